@@ -1,0 +1,230 @@
+//! Arguments become one command, ready to run.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use lexopt::prelude::*;
+
+use crate::check::{self, Target};
+use crate::config::{self, Config, ConfigError, Environment, Flags, SETTINGS};
+use crate::{EXIT_USAGE, check::EXIT_BAD_ARGUMENTS};
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Print this and end well.
+    Print(String),
+    /// Answer HTTP about the pair.
+    Serve(Box<Config>),
+    /// Ask an endpoint once and tell by the exit code.
+    Check(Target),
+}
+
+/// Arguments or settings that cannot be used: one line, and the exit code.
+#[derive(Debug)]
+pub struct UsageError {
+    message: String,
+    /// The exit code that the command promises for this.
+    pub exit_code: u8,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> UsageError {
+        usage(format!("{error}; see pgpair --help"))
+    }
+}
+
+impl From<ConfigError> for UsageError {
+    fn from(error: ConfigError) -> UsageError {
+        usage(error.to_string())
+    }
+}
+
+fn usage(message: String) -> UsageError {
+    // A value may contain a line break; the message is one line all the same.
+    UsageError {
+        message: message.replace(['\n', '\r'], " "),
+        exit_code: EXIT_USAGE,
+    }
+}
+
+/// Parses arguments, without the program's name.
+///
+/// # Errors
+///
+/// Fails on an unknown command or flag, and on settings that cannot be used.
+pub fn parse(
+    arguments: impl Iterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Command, UsageError> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut flags = Flags::new();
+    let mut words: Vec<String> = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Print(help())),
+            Short('V') | Long("version") => return Ok(Command::Print(version())),
+            Long(name) => {
+                let setting = SETTINGS.iter().find(|setting| setting.flag == name);
+                let Some(setting) = setting else {
+                    return Err(argument.unexpected().into());
+                };
+                flags.insert(setting.flag, parser.value()?.string()?);
+            }
+            Value(word) => words.push(word.string()?),
+            Short(_) => return Err(argument.unexpected().into()),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["serve"] => Ok(Command::Serve(Box::new(Config::new(&flags, environment)?))),
+        ["check", urls @ ..] => {
+            check_command(urls, &flags, environment).map_err(|error| UsageError {
+                exit_code: EXIT_BAD_ARGUMENTS,
+                ..error
+            })
+        }
+        ["serve", extra, ..] => Err(usage(format!(
+            "serve takes no argument {extra:?}; see pgpair --help"
+        ))),
+        [other, ..] => Err(usage(format!(
+            "unknown command {other:?}; use serve or check, or see pgpair --help"
+        ))),
+    }
+}
+
+fn check_command(
+    urls: &[&str],
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<Command, UsageError> {
+    let listen = config::LISTEN.flag;
+    if let Some(flag) = flags.keys().find(|flag| **flag != listen) {
+        return Err(usage(format!("check does not take --{flag}")));
+    }
+    match urls {
+        [] => {
+            let listen = config::listen(flags, environment)?;
+            Ok(Command::Check(Target::own_health(listen)))
+        }
+        [url] => Target::parse(url).map(Command::Check).map_err(usage),
+        [_, extra, ..] => Err(usage(format!("check takes one URL, not also {extra:?}"))),
+    }
+}
+
+fn version() -> String {
+    format!("pgpair {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// The whole `--help`.
+pub fn help() -> String {
+    let mut text = format!(
+        "pgpair {} — tells the truth about a PostgreSQL primary and its standby\n\
+         \n\
+         Usage:\n  \
+           pgpair [serve] [SETTINGS]   answer HTTP about the pair: /health, /ready, /nodes/NAME/ready\n  \
+           pgpair check [URL]          ask URL once, by default {} of this host's pgpair\n  \
+           pgpair --help | --version\n\
+         \n\
+         Settings of serve (a flag wins over the environment):\n",
+        env!("CARGO_PKG_VERSION"),
+        check::DEFAULT_PATH,
+    );
+    for setting in SETTINGS {
+        text.push_str(&format!(
+            "  --{} {}, {}\n",
+            setting.flag, setting.value, setting.environment
+        ));
+        for line in wrap(setting.meaning, 72) {
+            text.push_str(&format!("        {line}\n"));
+        }
+    }
+    text.push_str(
+        "\nDurations are a number and a unit: 900ms, 1.5s, 2m, 1h.\n\
+         \n\
+         Exit codes of serve: 0 stopped as told, 1 failed while running (for example the\n\
+         port is taken), 2 bad usage, 70 the front door died and could not be renewed.\n\
+         Exit codes of check: 0 healthy, 1 bad arguments, 2 no connection, 3 no answer in\n\
+         time, 4 not healthy.\n",
+    );
+    text
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("there is always a first line");
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.len() + 1 + word.len() <= width {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Command, UsageError> {
+        let environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+            .collect();
+        parse(arguments.iter().map(OsString::from), &environment)
+    }
+
+    #[test]
+    fn serve_is_the_default_command() {
+        for arguments in [&["serve"][..], &[]] {
+            let command = parsed(arguments, &[("DATABASE_URL", "postgres://u@h/d")]);
+            assert!(matches!(command, Ok(Command::Serve(_))), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_words_and_flags_are_bad_usage_that_names_them() {
+        for (arguments, named, exit_code) in [
+            (&["sevre"][..], "sevre", 2),
+            (&["serve", "now"], "now", 2),
+            (&["--dead-line=1s"], "dead-line", 2),
+            (&["-x"], "-x", 2),
+            (&["--deadline"], "deadline", 2),
+            (&["check", "ftp://x"], "ftp", 1),
+            (&["check", "http://a/", "http://b/"], "http://b/", 1),
+            (&["check", "--deadline=1s"], "deadline", 1),
+        ] {
+            let error = parsed(arguments, &[]).expect_err("refused");
+            assert!(error.message.contains(named), "{arguments:?}: {error}");
+            assert_eq!(error.exit_code, exit_code, "{arguments:?}");
+            assert!(!error.message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn help_lists_every_setting_and_fits_a_terminal() {
+        let text = help();
+        for setting in SETTINGS {
+            assert!(
+                text.contains(setting.environment),
+                "{}",
+                setting.environment
+            );
+            assert!(text.contains(&format!("--{}", setting.flag)));
+            assert!(setting.meaning.contains("Defaults to "), "{}", setting.flag);
+        }
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! libpq's connection strings: `postgresql://…` and `key=value`.
+//!
+//! Errors name the parameter, never a value: in a string that is not understood
+//! any part may be the password.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Parameters that pgpair uses.
+pub const USED: [&str; 12] = [
+    "application_name",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "passfile",
+    "password",
+    "port",
+    "sslmode",
+    "sslrootcert",
+    "target_session_attrs",
+    "user",
+];
+
+/// Parameters of libpq that change nothing for a probe that asks every node
+/// itself, over connections of its own; taken so that an application's string
+/// can be used as it is.
+pub const IGNORED: [&str; 16] = [
+    "channel_binding",
+    "client_encoding",
+    "fallback_application_name",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "options",
+    "sslcompression",
+    "sslsni",
+    "tcp_user_timeout",
+    "ssl_min_protocol_version",
+];
+
+/// The parameters of a connection string, each given once.
+pub type Parameters = BTreeMap<String, String>;
+
+/// Why a connection string cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConninfoError {
+    /// It holds nothing.
+    Empty,
+    /// It looks like a URI of something else.
+    Scheme,
+    /// A `%` that is not followed by two hexadecimal digits, or not UTF-8.
+    Percent,
+    /// An address in brackets that does not end.
+    Bracket,
+    /// A word without `=`.
+    NoValue,
+    /// A quoted value that does not end.
+    Quote,
+    /// A parameter that libpq does not know, or that pgpair cannot honour.
+    Unknown(String),
+    /// A zero byte.
+    Nul,
+}
+
+impl fmt::Display for ConninfoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConninfoError::Empty => f.write_str("is empty"),
+            ConninfoError::Scheme => {
+                f.write_str("must begin with postgresql:// or postgres://, or be key=value pairs")
+            }
+            ConninfoError::Percent => {
+                f.write_str("has a % that two hexadecimal digits of UTF-8 do not follow")
+            }
+            ConninfoError::Bracket => f.write_str("has a [ without its ]"),
+            ConninfoError::NoValue => f.write_str("has a word without = (key=value is needed)"),
+            ConninfoError::Quote => f.write_str("has a quoted value that does not end"),
+            ConninfoError::Unknown(name) => {
+                write!(
+                    f,
+                    "has an unsupported parameter {name:?}; use {}",
+                    USED.join(", ")
+                )
+            }
+            ConninfoError::Nul => f.write_str("has a zero byte"),
+        }
+    }
+}
+
+impl std::error::Error for ConninfoError {}
+
+/// Parses a connection string of either form.
+///
+/// # Errors
+///
+/// Fails if it is neither, or names a parameter that pgpair does not know.
+pub fn parse(text: &str) -> Result<Parameters, ConninfoError> {
+    if text.contains('\0') {
+        return Err(ConninfoError::Nul);
+    }
+    if text.trim().is_empty() {
+        return Err(ConninfoError::Empty);
+    }
+    for scheme in ["postgresql://", "postgres://"] {
+        if let Some(rest) = text.strip_prefix(scheme) {
+            return parse_uri(rest);
+        }
+    }
+    if text.contains("://") && !text.contains('=') {
+        return Err(ConninfoError::Scheme);
+    }
+    parse_pairs(text)
+}
+
+fn insert(found: &mut Parameters, name: &str, value: String) -> Result<(), ConninfoError> {
+    if USED.contains(&name) {
+        found.insert(name.to_owned(), value);
+        return Ok(());
+    }
+    if IGNORED.contains(&name) {
+        return Ok(());
+    }
+    // A name that is not one may be a piece of the password.
+    let plain = name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let shown = if plain && !name.is_empty() {
+        name
+    } else {
+        "…"
+    };
+    Err(ConninfoError::Unknown(shown.to_owned()))
+}
+
+/// `[user[:password]@][host[:port][,…]][/dbname][?name=value[&…]]`
+fn parse_uri(rest: &str) -> Result<Parameters, ConninfoError> {
+    let mut found = Parameters::new();
+    let (user_info, rest) = match rest.split('/').next().and_then(|it| it.find('@')) {
+        Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
+        None => (None, rest),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    if let Some(user_info) = user_info {
+        let (user, password) = match user_info.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (user_info, None),
+        };
+        set(&mut found, "user", user)?;
+        set(&mut found, "password", password.unwrap_or(""))?;
+    }
+    let (hosts, dbname) = rest.split_once('/').unwrap_or((rest, ""));
+    set(&mut found, "dbname", dbname)?;
+    parse_hosts(&mut found, hosts)?;
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        if pair.is_empty() {
+            continue;
+        }
+        let (name, value) = pair.split_once('=').ok_or(ConninfoError::NoValue)?;
+        let name = decode(name)?;
+        // An old spelling that libpq still takes from JDBC URLs.
+        match (name.as_str(), value) {
+            ("ssl", "true") => insert(&mut found, "sslmode", "require".to_owned())?,
+            _ => insert(&mut found, &name, decode(value)?)?,
+        }
+    }
+    Ok(found)
+}
+
+fn set(found: &mut Parameters, name: &str, value: &str) -> Result<(), ConninfoError> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    insert(found, name, decode(value)?)
+}
+
+fn parse_hosts(found: &mut Parameters, hosts: &str) -> Result<(), ConninfoError> {
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let mut names = Vec::new();
+    let mut ports = Vec::new();
+    for entry in hosts.split(',') {
+        let (name, port) = match entry.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or(ConninfoError::Bracket)?;
+                (address, port.strip_prefix(':').unwrap_or(port))
+            }
+            None => entry.split_once(':').unwrap_or((entry, "")),
+        };
+        names.push(decode(name)?);
+        ports.push(decode(port)?);
+    }
+    insert(found, "host", names.join(","))?;
+    if ports.iter().any(|port| !port.is_empty()) {
+        insert(found, "port", ports.join(","))?;
+    }
+    Ok(())
+}
+
+fn decode(text: &str) -> Result<String, ConninfoError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        match (digit(), digit()) {
+            (Some(high), Some(low)) if (high, low) != (0, 0) => {
+                bytes.push(u8::try_from(high * 16 + low).map_err(|_| ConninfoError::Percent)?);
+            }
+            _ => return Err(ConninfoError::Percent),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| ConninfoError::Percent)
+}
+
+/// `name = value`, the value perhaps in single quotes, with backslash escapes.
+fn parse_pairs(text: &str) -> Result<Parameters, ConninfoError> {
+    let mut found = Parameters::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or(ConninfoError::NoValue)?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(ConninfoError::NoValue);
+        }
+        let (value, after) = take_value(after.trim_start())?;
+        insert(&mut found, name, value)?;
+        rest = after.trim_start();
+    }
+    found.retain(|_, value| !value.is_empty());
+    Ok(found)
+}
+
+fn take_value(text: &str) -> Result<(String, &str), ConninfoError> {
+    let (quoted, body) = match text.strip_prefix('\'') {
+        Some(body) => (true, body),
+        None => (false, text),
+    };
+    let mut value = String::new();
+    let mut characters = body.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            '\'' if quoted => return Ok((value, &body[at + 1..])),
+            space if !quoted && space.is_whitespace() => return Ok((value, &body[at..])),
+            other => value.push(other),
+        }
+    }
+    if quoted {
+        return Err(ConninfoError::Quote);
+    }
+    Ok((value, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match parse(text) {
+            Ok(found) => found
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(" "),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn uris_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            ("postgresql://", ""),
+            ("postgres://h", "host=h"),
+            ("postgresql://h:1/d", "dbname=d host=h port=1"),
+            ("postgresql://u@h/d", "dbname=d host=h user=u"),
+            ("postgresql://u:p@h", "host=h password=p user=u"),
+            ("postgresql://u:p%40%3A@h", "host=h password=p@: user=u"),
+            (
+                "postgresql://u:p?x@h?port=1",
+                "host=h password=p?x port=1 user=u",
+            ),
+            ("postgresql://a,b/d", "dbname=d host=a,b"),
+            ("postgresql://a:1,b:2", "host=a,b port=1,2"),
+            ("postgresql://a:1,b", "host=a,b port=1,"),
+            ("postgresql://[::1]:1/d", "dbname=d host=::1 port=1"),
+            ("postgresql://[::1],b", "host=::1,b"),
+            ("postgresql://%2Frun/d", "dbname=d host=/run"),
+            (
+                "postgresql:///d?host=/run&port=1",
+                "dbname=d host=/run port=1",
+            ),
+            ("postgresql://h?sslmode=require", "host=h sslmode=require"),
+            ("postgresql://h?ssl=true", "host=h sslmode=require"),
+            ("postgresql://h/d?keepalives=1", "dbname=d host=h"),
+            ("postgresql://h/?user=u%20x", "host=h user=u x"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            ("host=h port=1", "host=h port=1"),
+            ("  host = h  ", "host=h"),
+            ("password='a b' user=u", "password=a b user=u"),
+            (r"password='a\'b\\c'", r"password=a'b\c"),
+            (r"password=a\ b", "password=a b"),
+            ("host=a,b", "host=a,b"),
+            ("password=''", ""),
+            ("password=p=q", "password=p=q"),
+            ("host='postgres://x'", "host=postgres://x"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_without_a_value() {
+        for (text, expected) in [
+            ("", "Empty"),
+            ("  ", "Empty"),
+            ("mysql://u:hunter2@h", "Scheme"),
+            ("postgresql://u:hunter2%@h", "Percent"),
+            ("postgresql://u:hunter2%zz@h", "Percent"),
+            ("postgresql://u:hunter2%00@h", "Percent"),
+            ("postgresql://[::1", "Bracket"),
+            ("postgresql://h?hunter2", "NoValue"),
+            ("hunter2", "NoValue"),
+            ("host=h hunter2", "NoValue"),
+            ("password='hunter2", "Quote"),
+            ("host=h sslcert=x", "Unknown(\"sslcert\")"),
+            ("postgresql://h?Hunter2=x", "Unknown(\"…\")"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+            let said = parse(text).expect_err("refused").to_string();
+            assert!(!said.to_lowercase().contains("hunter2"), "{text}: {said}");
+        }
+    }
+}

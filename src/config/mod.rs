@@ -1,0 +1,361 @@
+//! Flags and environment become one validated [`Config`]. The only reader of
+//! the environment.
+
+pub mod conninfo;
+mod nodes;
+pub mod passfile;
+pub mod value;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::probe::db::Settings;
+use crate::probe::verdict::Policy;
+
+/// One setting: its names, what it means and what it is without being set.
+#[derive(Debug)]
+pub struct Setting {
+    /// Name of the environment variable.
+    pub environment: &'static str,
+    /// Flag, without the two dashes.
+    pub flag: &'static str,
+    /// What its value looks like, for the help.
+    pub value: &'static str,
+    /// What it means, ending in "Defaults to …".
+    pub meaning: &'static str,
+}
+
+/// The connection string.
+pub const DATABASE_URL: Setting = Setting {
+    environment: "DATABASE_URL",
+    flag: "database-url",
+    value: "URL",
+    meaning: "libpq URI or key=value string; several hosts are the pair's nodes in order. \
+              PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSSLMODE, \
+              PGSSLROOTCERT, PGCONNECT_TIMEOUT and PGAPPNAME fill in what it leaves out. \
+              Defaults to what those say; one of the two must name a host",
+};
+
+/// Names for the nodes.
+pub const NODES: Setting = Setting {
+    environment: "PGPAIR_NODES",
+    flag: "nodes",
+    value: "A,B",
+    meaning: "names for the hosts, in their order: 1 to 63 letters, digits, '-', '_', '.'. \
+              Defaults to the host names",
+};
+
+/// Where to listen.
+pub const LISTEN: Setting = Setting {
+    environment: "PGPAIR_LISTEN",
+    flag: "listen",
+    value: "ADDRESS:PORT",
+    meaning: "where to answer HTTP; port 0 takes a free one. Defaults to 0.0.0.0:5000",
+};
+
+/// When the pair is ready.
+pub const READY: Setting = Setting {
+    environment: "PGPAIR_READY",
+    flag: "ready",
+    value: "POLICY",
+    meaning: "who must answer for /ready to be 200: primary (a writable primary), any (any node) \
+              or all (every node). Defaults to primary",
+};
+
+/// Longest that an answer may take.
+pub const DEADLINE: Setting = Setting {
+    environment: "PGPAIR_DEADLINE",
+    flag: "deadline",
+    value: "DURATION",
+    meaning: "longest that an answer may take, 10ms to 1m. Defaults to 900ms",
+};
+
+/// Time between own observations.
+pub const INTERVAL: Setting = Setting {
+    environment: "PGPAIR_INTERVAL",
+    flag: "interval",
+    value: "DURATION",
+    meaning: "time between observations that no request asked for, 100ms to 1h. Defaults to 1s",
+};
+
+/// HTTP connections held at once.
+pub const MAX_CONNECTIONS: Setting = Setting {
+    environment: "PGPAIR_MAX_CONNECTIONS",
+    flag: "max-connections",
+    value: "NUMBER",
+    meaning: "HTTP connections held at once, 1 to 100000; above it those that wait longest \
+              without a request are closed. Defaults to 512",
+};
+
+/// How long a connection may take over a request.
+pub const REQUEST_TIMEOUT: Setting = Setting {
+    environment: "PGPAIR_REQUEST_TIMEOUT",
+    flag: "request-timeout",
+    value: "DURATION",
+    meaning: "an HTTP connection that finishes no request for this long is closed, 100ms to 1h. \
+              Defaults to 10s",
+};
+
+/// How long to answer on after being told to stop.
+pub const DRAIN: Setting = Setting {
+    environment: "PGPAIR_DRAIN",
+    flag: "drain",
+    value: "DURATION",
+    meaning: "after SIGTERM or SIGINT, answer on this long as not ready (draining), 0s to 1h. \
+              Defaults to 0s",
+};
+
+/// How much to log.
+pub const LOG: Setting = Setting {
+    environment: "PGPAIR_LOG",
+    flag: "log",
+    value: "LEVEL",
+    meaning: "least level of what is logged to stderr: error, warn, info or debug. \
+              Defaults to info",
+};
+
+/// Every setting of `pgpair serve`, in the order of the documentation.
+pub const SETTINGS: [&Setting; 10] = [
+    &DATABASE_URL,
+    &NODES,
+    &LISTEN,
+    &READY,
+    &DEADLINE,
+    &INTERVAL,
+    &MAX_CONNECTIONS,
+    &REQUEST_TIMEOUT,
+    &DRAIN,
+    &LOG,
+];
+
+/// A watcher is stuck after this, or after twice the deadline if that is more:
+/// long enough for a server that is only slow, short enough that one frozen
+/// server process is left behind within 15 s.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Everything that `pgpair serve` needs to know, validated.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to answer HTTP. Defaults to `0.0.0.0:5000`.
+    pub listen: SocketAddr,
+    /// The pair's nodes, each with its name. At least one.
+    pub nodes: Vec<(String, Settings)>,
+    /// When the pair is ready. Defaults to [`Policy::Primary`].
+    pub ready: Policy,
+    /// Longest that an answer may take. Defaults to 900 ms.
+    pub deadline: Duration,
+    /// Time between own observations. Defaults to 1 s.
+    pub interval: Duration,
+    /// After this an observation under way is stuck.
+    pub stuck_after: Duration,
+    /// HTTP connections held at once. Defaults to 512.
+    pub max_connections: usize,
+    /// A connection without a finished request. Defaults to 10 s.
+    pub request_timeout: Duration,
+    /// Time to answer `draining` after SIGTERM. Defaults to none.
+    pub drain: Duration,
+    /// Least level of what is logged. Defaults to `info`.
+    pub log: LevelFilter,
+}
+
+/// The environment as it was found: variables whose value is text.
+#[derive(Debug, Default, Clone)]
+pub struct Environment(HashMap<String, OsString>);
+
+impl Environment {
+    /// Takes this process's environment.
+    pub fn of_process() -> Environment {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect()
+    }
+
+    /// Returns a variable that is set and not empty.
+    ///
+    /// # Errors
+    ///
+    /// Fails if its value is not UTF-8.
+    pub fn get(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+                None => Err(ConfigError::new(name, None, "must be UTF-8")),
+            },
+        }
+    }
+}
+
+impl FromIterator<(String, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, OsString)>>(variables: I) -> Environment {
+        Environment(variables.into_iter().collect())
+    }
+}
+
+/// A setting that cannot be used: one line that names it, its value (never a
+/// secret) and what would do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    setting: String,
+    value: Option<String>,
+    problem: String,
+}
+
+/// A value longer than this is cut in an error.
+const SHOWN_AT_MOST: usize = 60;
+
+impl ConfigError {
+    /// Makes an error about `setting`; `value` is shown, so it is no secret.
+    pub fn new(
+        setting: impl Into<String>,
+        value: Option<&str>,
+        problem: impl Into<String>,
+    ) -> ConfigError {
+        ConfigError {
+            setting: setting.into(),
+            value: value.map(|value| value.chars().take(SHOWN_AT_MOST).collect()),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} {value:?}: {}", self.setting, self.problem),
+            None => write!(f, "{} {}", self.setting, self.problem),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Flags given on the command line, by their name without dashes.
+pub type Flags = HashMap<&'static str, String>;
+
+impl Config {
+    /// Makes the configuration from flags, which win, and the environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails at the first setting that is missing, malformed, out of range or
+    /// names a file that cannot be used.
+    pub fn new(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
+        let source = Source { flags, environment };
+        let deadline = source.duration(&DEADLINE, "900ms", "10ms", "1m")?;
+        Ok(Config {
+            listen: listen(flags, environment)?,
+            nodes: nodes::nodes(&source)?,
+            ready: source.parsed(&READY, policy)?.unwrap_or_default(),
+            deadline,
+            interval: source.duration(&INTERVAL, "1s", "100ms", "1h")?,
+            stuck_after: STUCK_AFTER.max(deadline * 2),
+            max_connections: source.parsed(&MAX_CONNECTIONS, connections)?.unwrap_or(512),
+            request_timeout: source.duration(&REQUEST_TIMEOUT, "10s", "100ms", "1h")?,
+            drain: source.duration(&DRAIN, "0s", "0s", "1h")?,
+            log: source.parsed(&LOG, level)?.unwrap_or(LevelFilter::Info),
+        })
+    }
+}
+
+/// Reads where `pgpair serve` listens; `pgpair check` asks there.
+///
+/// # Errors
+///
+/// Fails if it is no address and port.
+pub fn listen(flags: &Flags, environment: &Environment) -> Result<SocketAddr, ConfigError> {
+    let source = Source { flags, environment };
+    let found = source.parsed(&LISTEN, |text| {
+        text.parse()
+            .map_err(|_| "use address:port, for example 127.0.0.1:5000 or [::]:5000".to_owned())
+    })?;
+    Ok(found.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))))
+}
+
+/// Returns an address at which a listener on `listen` can be reached from here.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// Looks settings up: flag first, then environment.
+struct Source<'a> {
+    flags: &'a Flags,
+    environment: &'a Environment,
+}
+
+impl Source<'_> {
+    /// Returns a setting's value and the name under which it was given.
+    fn get(&self, setting: &Setting) -> Result<Option<(String, &str)>, ConfigError> {
+        if let Some(value) = self.flags.get(setting.flag) {
+            return Ok(Some((format!("--{}", setting.flag), value)));
+        }
+        let found = self.environment.get(setting.environment)?;
+        Ok(found.map(|value| (setting.environment.to_owned(), value)))
+    }
+
+    fn parsed<T>(
+        &self,
+        setting: &Setting,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some((name, value)) = self.get(setting)? else {
+            return Ok(None);
+        };
+        parse(value)
+            .map(Some)
+            .map_err(|problem| ConfigError::new(name, Some(value), problem))
+    }
+
+    fn duration(
+        &self,
+        setting: &Setting,
+        default: &'static str,
+        least: &'static str,
+        most: &'static str,
+    ) -> Result<Duration, ConfigError> {
+        let known = |text| value::duration(text).expect("a constant that parses");
+        let parse = |text: &str| {
+            let parsed = value::duration(text).map_err(str::to_owned)?;
+            if parsed < known(least) || parsed > known(most) {
+                return Err(format!("must be {least} to {most}"));
+            }
+            Ok(parsed)
+        };
+        Ok(self
+            .parsed(setting, parse)?
+            .unwrap_or_else(|| known(default)))
+    }
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    let found = Policy::ALL.into_iter().find(|policy| policy.word() == text);
+    found.ok_or_else(|| "use primary, any or all".to_owned())
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (1..=100_000).contains(n));
+    found.ok_or_else(|| "must be a whole number, 1 to 100000".to_owned())
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    match text {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        _ => Err("use error, warn, info or debug".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

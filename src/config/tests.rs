@@ -1,0 +1,276 @@
+//! Settings from flags and environment: what is taken and what is refused.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::*;
+use crate::probe::db::{Host, Password};
+use crate::probe::tls::SslMode;
+
+const URL: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@a,b/d");
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+        .collect()
+}
+
+fn config(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Result<Config, String> {
+    let flags = flags
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    Config::new(&flags, &environment(variables)).map_err(|error| error.to_string())
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.nodes.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = config(&[], &[URL]).expect("valid");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:5000");
+    assert_eq!(config.ready, Policy::Primary);
+    assert_eq!(config.deadline, Duration::from_millis(900));
+    assert_eq!(config.interval, Duration::from_secs(1));
+    assert_eq!(config.stuck_after, Duration::from_secs(10));
+    assert_eq!(config.max_connections, 512);
+    assert_eq!(config.request_timeout, Duration::from_secs(10));
+    assert_eq!(config.drain, Duration::ZERO);
+    assert_eq!(config.log, LevelFilter::Info);
+    assert_eq!(names(&config), ["a", "b"]);
+    for ((_, settings), host) in config.nodes.iter().zip(["a", "b"]) {
+        assert_eq!(settings.host, Host::Tcp(host.to_owned()));
+        assert_eq!((settings.port, settings.user.as_str()), (5432, "u"));
+        assert_eq!(settings.dbname, "d");
+        assert_eq!(settings.sslmode, SslMode::Prefer);
+        assert_eq!(settings.application_name, "pgpair");
+    }
+}
+
+#[test]
+fn flags_win_over_environment() {
+    let config = config(
+        &[("deadline", "2s"), ("log", "debug")],
+        &[
+            URL,
+            ("PGPAIR_DEADLINE", "3s"),
+            ("PGPAIR_INTERVAL", "5s"),
+            ("PGPAIR_LOG", ""),
+        ],
+    )
+    .expect("valid");
+    assert_eq!(config.deadline, Duration::from_secs(2));
+    assert_eq!(config.interval, Duration::from_secs(5));
+    assert_eq!(config.log, LevelFilter::Debug);
+}
+
+#[test]
+fn libpq_variables_fill_in_what_the_string_leaves_out() {
+    let config = config(
+        &[],
+        &[
+            ("DATABASE_URL", "host=a port=1"),
+            ("PGHOST", "x"),
+            ("PGPORT", "2"),
+            ("PGUSER", "me"),
+            ("PGPASSWORD", "hunter2"),
+            ("PGAPPNAME", "app"),
+        ],
+    )
+    .expect("valid");
+    let (name, settings) = &config.nodes[0];
+    assert_eq!((name.as_str(), settings.port), ("a", 1));
+    assert_eq!(
+        (settings.user.as_str(), settings.dbname.as_str()),
+        ("me", "me")
+    );
+    assert_eq!(settings.application_name, "app");
+    assert_eq!(
+        settings.password,
+        Password::Given(passfile::Secret::new("hunter2"))
+    );
+}
+
+#[test]
+fn hosts_ports_and_addresses_pair_up() {
+    for (url, expected) in [
+        ("host=a,b port=1,2 user=u", "a:1 b:2"),
+        ("host=a,b port=7 user=u", "a:7 b:7"),
+        ("host=a,b user=u", "a:5432 b:5432"),
+        ("postgres://u@a:1,b", "a:1 b:5432"),
+    ] {
+        let config = config(&[], &[("DATABASE_URL", url)]).expect("valid");
+        let found: Vec<String> = config
+            .nodes
+            .iter()
+            .map(|(name, settings)| format!("{name}:{}", settings.port))
+            .collect();
+        assert_eq!(found.join(" "), expected, "{url}");
+    }
+    let config = config(
+        &[],
+        &[("DATABASE_URL", "host=a,b hostaddr=10.0.0.1,::1 user=u")],
+    );
+    let nodes = config.expect("valid").nodes;
+    assert_eq!(
+        nodes[1].1.hostaddr,
+        Some("::1".parse().expect("an address"))
+    );
+}
+
+#[test]
+fn names_default_to_hosts_that_can_be_told_apart() {
+    for (url, given, expected) in [
+        ("postgres://u@a,b", "", "a,b"),
+        ("postgres://u@a,b", "x, y", "x,y"),
+        ("postgres://u@h:1,h:2", "", "h-1,h-2"),
+        ("host=/run/a,/run/b port=1,2 user=u", "", "local-1,local-2"),
+        ("postgres://u@[::1]", "", "--1"),
+    ] {
+        let variables = [("DATABASE_URL", url), ("PGPAIR_NODES", given)];
+        let config = config(&[], &variables).expect("valid");
+        assert_eq!(names(&config).join(","), expected, "{url}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
+    let missing = "/nonexistent/file";
+    for (variables, named) in [
+        (&[][..], "DATABASE_URL"),
+        (&[("DATABASE_URL", "mysql://u:hunter2@h")], "DATABASE_URL"),
+        (&[("DATABASE_URL", "postgres://u:hunter2@")], "DATABASE_URL"),
+        (
+            &[("DATABASE_URL", "postgres://u:hunter2")],
+            "DATABASE_URL: port",
+        ),
+        (
+            &[("DATABASE_URL", "postgres://u:hunter2@h:x")],
+            "DATABASE_URL: port",
+        ),
+        (
+            &[("DATABASE_URL", "postgres://u:hunter2@h:0")],
+            "DATABASE_URL: port",
+        ),
+        (
+            &[("DATABASE_URL", "postgres://u:hunter2@h:65536")],
+            "DATABASE_URL: port",
+        ),
+        (
+            &[("DATABASE_URL", "host=a,b port=1,2,3 user=u")],
+            "DATABASE_URL: port",
+        ),
+        (
+            &[("DATABASE_URL", "host=a,,b user=u")],
+            "DATABASE_URL: host",
+        ),
+        (
+            &[("DATABASE_URL", "host=a hostaddr=x user=u")],
+            "DATABASE_URL: hostaddr",
+        ),
+        (
+            &[("DATABASE_URL", "host=a hostaddr=::1,::2 user=u")],
+            "DATABASE_URL: hostaddr",
+        ),
+        (
+            &[("DATABASE_URL", "host=a user=u sslmode=on")],
+            "DATABASE_URL: sslmode",
+        ),
+        (
+            &[("DATABASE_URL", "host=a user=u sslmode=verify-full")],
+            "sslrootcert",
+        ),
+        (
+            &[("DATABASE_URL", "host=a user=u connect_timeout=x")],
+            "connect_timeout",
+        ),
+        (&[("PGHOST", "a")], "PGUSER"),
+        (
+            &[("PGHOST", "a"), ("PGUSER", "u"), ("PGPORT", "x")],
+            "PGPORT \"x\"",
+        ),
+        (
+            &[("PGHOST", "a"), ("PGUSER", "u"), ("PGSSLMODE", "on")],
+            "PGSSLMODE \"on\"",
+        ),
+        (
+            &[("PGHOST", "a"), ("PGUSER", "u"), ("PGPASSFILE", missing)],
+            missing,
+        ),
+        (
+            &[
+                ("PGHOST", "a"),
+                ("PGUSER", "u"),
+                ("PGSSLMODE", "verify-ca"),
+                ("PGSSLROOTCERT", missing),
+            ],
+            missing,
+        ),
+        (&[URL, ("PGPAIR_NODES", "a")], "PGPAIR_NODES"),
+        (&[URL, ("PGPAIR_NODES", "a,a")], "PGPAIR_NODES"),
+        (&[URL, ("PGPAIR_NODES", "a,b/c")], "PGPAIR_NODES"),
+        (&[URL, ("PGPAIR_LISTEN", "5000")], "PGPAIR_LISTEN \"5000\""),
+        (&[URL, ("PGPAIR_READY", "none")], "PGPAIR_READY \"none\""),
+        (&[URL, ("PGPAIR_DEADLINE", "1")], "PGPAIR_DEADLINE \"1\""),
+        (&[URL, ("PGPAIR_DEADLINE", "9ms")], "10ms to 1m"),
+        (&[URL, ("PGPAIR_DEADLINE", "61s")], "10ms to 1m"),
+        (&[URL, ("PGPAIR_INTERVAL", "99ms")], "100ms to 1h"),
+        (
+            &[URL, ("PGPAIR_MAX_CONNECTIONS", "0")],
+            "PGPAIR_MAX_CONNECTIONS \"0\"",
+        ),
+        (
+            &[URL, ("PGPAIR_MAX_CONNECTIONS", "-1")],
+            "PGPAIR_MAX_CONNECTIONS \"-1\"",
+        ),
+        (
+            &[URL, ("PGPAIR_REQUEST_TIMEOUT", "2h")],
+            "PGPAIR_REQUEST_TIMEOUT \"2h\"",
+        ),
+        (&[URL, ("PGPAIR_DRAIN", "x")], "PGPAIR_DRAIN \"x\""),
+        (&[URL, ("PGPAIR_LOG", "trace")], "PGPAIR_LOG \"trace\""),
+    ] {
+        let said = config(&[], variables).expect_err(named);
+        assert!(said.contains(named), "{variables:?}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        assert!(!said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused() {
+    let said = config(&[("database-url", "postgres://u:hunter2@h")], &[]).expect_err("refused");
+    assert!(said.starts_with("--database-url"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(config(&[("database-url", "postgres://u@h")], &[]).is_ok());
+}
+
+#[test]
+fn a_password_file_in_the_home_directory_is_used_unless_others_can_read_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let path: PathBuf = home.path().join(".pgpass");
+    let home = home.path().to_str().expect("UTF-8").to_owned();
+    let variables = [("PGHOST", "h"), ("PGUSER", "u"), ("HOME", home.as_str())];
+
+    let without = config(&[], &variables).expect("valid");
+    assert_eq!(without.nodes[0].1.password, Password::None);
+
+    fs::write(&path, "*:*:*:*:hunter2\n").expect("writes");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
+    let with = config(&[], &variables).expect("valid");
+    assert_eq!(with.nodes[0].1.password, Password::File(path.clone()));
+
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("chmod");
+    let said = config(&[], &variables).expect_err("refused");
+    assert!(said.contains("0600"), "{said}");
+}
+
+#[test]
+fn a_slow_deadline_puts_off_when_a_watcher_counts_as_stuck() {
+    let config = config(&[("deadline", "30s")], &[URL]).expect("valid");
+    assert_eq!(config.stuck_after, Duration::from_secs(60));
+}

@@ -1,0 +1,88 @@
+//! Single values of settings: durations, numbers, words, names.
+
+use std::time::Duration;
+
+/// Parses a duration: a number, which may have a fraction, and `ms`, `s`, `m`
+/// or `h`.
+///
+/// # Errors
+///
+/// Says what would do.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    const WOULD_DO: &str = "use a number and a unit (ms, s, m or h), for example 900ms";
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .ok_or(WOULD_DO)?;
+    let (number, unit) = text.split_at(split);
+    let milliseconds = match unit {
+        "ms" => 1.0,
+        "s" => 1_000.0,
+        "m" => 60_000.0,
+        "h" => 3_600_000.0,
+        _ => return Err(WOULD_DO),
+    };
+    let number: f64 = number.parse().map_err(|_| WOULD_DO)?;
+    Duration::try_from_secs_f64(number * milliseconds / 1_000.0).map_err(|_| WOULD_DO)
+}
+
+/// Says whether `name` will do for a node: it stands in paths, logs and labels.
+pub fn is_node_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name.bytes().any(|b| b.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        for (text, milliseconds) in [
+            ("900ms", 900),
+            ("1s", 1_000),
+            ("1.5s", 1_500),
+            ("0s", 0),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(
+                duration(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "ms",
+            "-1s",
+            "1 s",
+            "1S",
+            "1d",
+            "1e3s",
+            ".s",
+            "1..5s",
+            "1s1s",
+            "inf",
+            "nans",
+            "99999999999999999999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn node_names_are_plain() {
+        for name in ["a", "pgpair-a", "db.example.com", "A_1"] {
+            assert!(is_node_name(name), "{name}");
+        }
+        let long = "x".repeat(64);
+        for name in ["", "a/b", "a b", "ä", "..", "-", "a\n", long.as_str()] {
+            assert!(!is_node_name(name), "{name:?}");
+        }
+    }
+}

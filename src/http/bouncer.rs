@@ -1,0 +1,211 @@
+//! Closes connections that tiny_http would keep: it has no time limits and no
+//! connection limit of its own, and keeps its sockets to itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use rustix::net::{SendFlags, send};
+
+use super::conversation::Conversations;
+use crate::sockets::{self, Connection};
+
+/// Time between two looks. A flood is cut back ten times a second; looking
+/// costs some tens of microseconds while few connections are open.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a connection may hold and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Our port.
+    pub port: u16,
+    /// Connections held at once.
+    pub max_connections: usize,
+    /// Time without a finished request.
+    pub request_timeout: Duration,
+}
+
+/// Hands the bouncer connections to close.
+#[derive(Clone, Debug)]
+pub struct Orders(Sender<Order>);
+
+#[derive(Debug)]
+struct Order {
+    peer: SocketAddr,
+    farewell: Vec<u8>,
+}
+
+impl Orders {
+    /// Makes the two ends: who orders, and where the bouncer listens.
+    pub fn channel() -> (Orders, OrderQueue) {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        (Orders(sender), OrderQueue(receiver))
+    }
+
+    /// Ends the connection from `peer`.
+    pub fn cut(&self, peer: SocketAddr) {
+        self.cut_with(peer, Vec::new());
+    }
+
+    /// Ends the connection from `peer` after `farewell`, which goes past
+    /// tiny_http, straight into the socket.
+    pub fn cut_with(&self, peer: SocketAddr, farewell: Vec<u8>) {
+        // The bouncer ends with the process only.
+        let _ = self.0.send(Order { peer, farewell });
+    }
+}
+
+/// Where the bouncer finds its orders.
+#[derive(Debug)]
+pub struct OrderQueue(Receiver<Order>);
+
+/// A connection as the bouncer judges it.
+#[derive(Clone, Copy, Debug)]
+struct Guest {
+    peer: SocketAddr,
+    /// It has had at least one request answered.
+    known: bool,
+    /// A request of it is being worked on.
+    busy: bool,
+    /// Since its last finished request, or since it was first seen.
+    idle: Duration,
+}
+
+/// Runs the bouncer; returns when nobody can give orders any more.
+pub fn run(orders: &OrderQueue, limits: Limits, conversations: &Arc<Conversations>) {
+    let mut first_seen: HashMap<SocketAddr, Instant> = HashMap::new();
+    let mut next_look = Instant::now();
+    loop {
+        let wait = next_look.saturating_duration_since(Instant::now());
+        let mut told: Vec<Order> = match orders.0.recv_timeout(wait) {
+            Ok(order) => vec![order],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        told.extend(orders.0.try_iter());
+        let connections = sockets::connections(|local, _| local.port() == limits.port);
+        carry_out(&told, &connections);
+        if Instant::now() >= next_look {
+            next_look = Instant::now() + LOOK_EVERY;
+            look(&connections, limits, conversations, &mut first_seen);
+        }
+    }
+}
+
+fn carry_out(told: &[Order], connections: &[Connection]) {
+    for order in told {
+        let found = connections.iter().find(|it| it.peer == order.peer);
+        if let Some(connection) = found {
+            if !order.farewell.is_empty() {
+                // Sent if it fits at once: nobody is waited for here.
+                let _ = send(connection.stream(), &order.farewell, SendFlags::DONTWAIT);
+            }
+            connection.cut();
+        }
+    }
+}
+
+fn look(
+    connections: &[Connection],
+    limits: Limits,
+    conversations: &Conversations,
+    first_seen: &mut HashMap<SocketAddr, Instant>,
+) {
+    let now = Instant::now();
+    let present: HashMap<SocketAddr, &Connection> =
+        connections.iter().map(|it| (it.peer, it)).collect();
+    first_seen.retain(|peer, _| present.contains_key(peer));
+    conversations.forget(|peer| present.contains_key(peer));
+    let guests: Vec<Guest> = connections
+        .iter()
+        .map(|connection| {
+            let seen = *first_seen.entry(connection.peer).or_insert(now);
+            let standing = conversations.standing(connection.peer);
+            let since = standing.map_or(seen, |standing| standing.last_done.max(seen));
+            Guest {
+                peer: connection.peer,
+                known: standing.is_some(),
+                busy: standing.is_some_and(|standing| standing.busy),
+                idle: now.saturating_duration_since(since),
+            }
+        })
+        .collect();
+    for peer in unwelcome(guests, limits) {
+        if let Some(connection) = present.get(&peer) {
+            log::debug!("connection event=closed open={}", present.len());
+            connection.cut();
+        }
+    }
+}
+
+/// Picks those who have to go: all who are idle too long, and above the limit
+/// first those who never finished a request, then those idle for longest.
+fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<SocketAddr> {
+    let total = guests.len();
+    let mut idle: Vec<Guest> = guests.into_iter().filter(|guest| !guest.busy).collect();
+    idle.sort_by_key(|guest| (guest.known, std::cmp::Reverse(guest.idle)));
+    let too_many = total.saturating_sub(limits.max_connections);
+    idle.iter()
+        .enumerate()
+        .filter(|(place, guest)| *place < too_many || guest.idle > limits.request_timeout)
+        .map(|(_, guest)| guest.peer)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        port: 1,
+        max_connections: 2,
+        request_timeout: Duration::from_secs(10),
+    };
+
+    const NOBODY: [u16; 0] = [];
+
+    fn guest(port: u16, known: bool, busy: bool, idle_seconds: u64) -> Guest {
+        Guest {
+            peer: SocketAddr::from(([127, 0, 0, 1], port)),
+            known,
+            busy,
+            idle: Duration::from_secs(idle_seconds),
+        }
+    }
+
+    fn ports(guests: &[Guest]) -> Vec<u16> {
+        let mut ports: Vec<u16> = unwelcome(guests.to_vec(), LIMITS)
+            .iter()
+            .map(SocketAddr::port)
+            .collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    #[test]
+    fn who_is_idle_too_long_goes_and_who_is_busy_stays() {
+        assert_eq!(
+            ports(&[guest(1, true, false, 11), guest(2, false, false, 11)]),
+            [1, 2]
+        );
+        assert_eq!(
+            ports(&[guest(1, true, true, 60), guest(2, true, false, 9)]),
+            NOBODY
+        );
+    }
+
+    #[test]
+    fn above_the_limit_strangers_go_first_then_the_longest_idle() {
+        let four = [
+            guest(1, true, false, 5),
+            guest(2, false, false, 1),
+            guest(3, true, false, 2),
+            guest(4, true, true, 9),
+        ];
+        assert_eq!(ports(&four), [1, 2]);
+        assert_eq!(ports(&four[..3]), [2]);
+        assert_eq!(ports(&four[..2]), NOBODY);
+    }
+}

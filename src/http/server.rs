@@ -1,0 +1,380 @@
+//! The front door: takes requests from tiny_http, asks the board, answers.
+
+use std::io;
+use std::mem;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
+use tiny_http::{HTTPVersion, Method, Request, Server};
+
+use super::bouncer::{self, Limits, Orders};
+use super::conversation::{Conversations, Ticket};
+use super::reply::{BodyPart, Framing, Reply};
+use super::routes::{self, Route};
+use crate::crash::DISPOSABLE;
+use crate::probe::board::{Asker, Board};
+use crate::probe::verdict::Verdict;
+use crate::probe::watch;
+use crate::{EXIT_FRONT_DOOR, EXIT_OK};
+
+/// Longest that writing one answer may block. An answer of a few hundred bytes
+/// fits into the socket's buffer at once unless the client has left many
+/// unread; 20 ms of one such client do not hurt the others.
+const WRITE_AT_MOST: Duration = Duration::from_millis(20);
+
+/// tiny_http itself has read bodies up to this; larger ones are read when the
+/// request is dropped.
+const BODY_ALREADY_READ: usize = 1024;
+
+/// A body up to this is read and dropped by a disposable thread, so that a
+/// client that sends one sees its answer. tiny_http allocates what is missing
+/// at once, so anything larger is not waited for.
+const BODY_DISCARDED: usize = 1024 * 1024;
+
+/// Each request that had to be forgotten leaves a thread and two descriptors
+/// behind. With this many, starting anew is cheaper than running out.
+const FORGOTTEN_AT_MOST: usize = 100;
+
+/// After the drain: leave when nothing came for this long …
+const QUIET: Duration = Duration::from_millis(100);
+
+/// … and in any case after this, well within the promised second.
+const CLOSING_AT_MOST: Duration = Duration::from_millis(700);
+
+/// What the front door needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// HTTP connections held at once.
+    pub max_connections: usize,
+    /// Time without a finished request.
+    pub request_timeout: Duration,
+    /// Time to answer `draining` once told to stop.
+    pub drain: Duration,
+}
+
+/// The front door, open but not yet answering.
+pub struct Door {
+    server: Server,
+    /// The listening socket once more, to stop accepting.
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: Stop,
+}
+
+/// Tells the front door to stop; may be told from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<Mutex<Vec<Instant>>>);
+
+impl Stop {
+    fn told(&self) -> Vec<Instant> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn tell(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Instant::now());
+    }
+}
+
+impl Door {
+    /// Binds the address.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the address cannot be bound, for example because it is taken.
+    pub fn open(address: SocketAddr) -> io::Result<Door> {
+        let listener = TcpListener::bind(address)?;
+        // Accepted sockets inherit it. (A limit on receiving would be
+        // inherited too, but it would also end `accept` when nobody calls.)
+        set_socket_timeout(&listener, Timeout::Send, Some(WRITE_AT_MOST))?;
+        Ok(Door {
+            address: listener.local_addr()?,
+            server: Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?,
+            listener,
+            stop: Stop::default(),
+        })
+    }
+
+    /// Returns the address that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells the door to stop: drain, answer what is in flight, return. Told
+    /// twice, it does not drain any longer.
+    pub fn stop(&self) {
+        self.stop.tell();
+        self.server.unblock();
+    }
+
+    /// Answers requests until it is told to stop; returns the exit code.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bouncer's thread cannot be started.
+    pub fn answer(&self, board: &Arc<Board<Waiter>>, options: Options) -> io::Result<u8> {
+        let (orders, queue) = Orders::channel();
+        let conversations = Arc::new(Conversations::new(orders.clone()));
+        let limits = Limits {
+            port: self.address.port(),
+            max_connections: options.max_connections,
+            request_timeout: options.request_timeout,
+        };
+        let guests = Arc::clone(&conversations);
+        watch::spawn("bouncer".to_owned(), move || {
+            bouncer::run(&queue, limits, &guests);
+        })?;
+        let clerk = Clerk {
+            board,
+            conversations: &conversations,
+            orders,
+            forgotten: AtomicUsize::new(0),
+        };
+        Ok(self.serve(&clerk, options.drain))
+    }
+
+    fn serve(&self, clerk: &Clerk<'_>, drain: Duration) -> u8 {
+        let told = loop {
+            match self.server.recv() {
+                Ok(request) => clerk.take(request, Phase::Open),
+                Err(error) => match self.stop.told().first() {
+                    Some(told) => break *told,
+                    None => {
+                        log::error!("listen event=died cause={error:?}");
+                        return EXIT_FRONT_DOOR;
+                    }
+                },
+            }
+            if clerk.forgotten.load(Ordering::Relaxed) >= FORGOTTEN_AT_MOST {
+                log::error!("listen event=worn_out forgotten_requests={FORGOTTEN_AT_MOST}");
+                return EXIT_FRONT_DOOR;
+            }
+        };
+        log::info!("shutdown event=begun drain_seconds={}", drain.as_secs_f64());
+        self.drain(clerk, told + drain);
+        self.close(clerk);
+        log::info!("shutdown event=done");
+        EXIT_OK
+    }
+
+    fn drain(&self, clerk: &Clerk<'_>, until: Instant) {
+        while Instant::now() < until && self.stop.told().len() < 2 {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Ok(Some(request)) = self.server.recv_timeout(left) {
+                clerk.take(request, Phase::Draining);
+            }
+        }
+    }
+
+    /// Accepts nobody any more, answers who is there, each for the last time.
+    fn close(&self, clerk: &Clerk<'_>) {
+        // Not listening any more is as good.
+        let _ = shutdown(&self.listener, Shutdown::Read);
+        let began = Instant::now();
+        let mut last = began;
+        while began.elapsed() < CLOSING_AT_MOST
+            && (last.elapsed() < QUIET || clerk.conversations.unanswered() > 0)
+        {
+            if let Ok(Some(request)) = self.server.recv_timeout(QUIET / 10) {
+                last = Instant::now();
+                clerk.take(request, Phase::Closing);
+            }
+        }
+        clerk.board.close();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Draining,
+    Closing,
+}
+
+/// Works on one request after the other; never waits for anything.
+struct Clerk<'a> {
+    board: &'a Board<Waiter>,
+    conversations: &'a Arc<Conversations>,
+    orders: Orders,
+    forgotten: AtomicUsize,
+}
+
+/// A parked request: it will be answered with the verdict.
+pub struct Waiter {
+    ticket: Ticket,
+    nodes: Arc<[String]>,
+    last: bool,
+}
+
+impl Asker for Waiter {
+    fn settle(self, verdict: Verdict) {
+        let mut reply = Reply::verdict(&verdict, &self.nodes);
+        reply.close = self.last;
+        self.ticket.answer(reply);
+    }
+}
+
+impl Clerk<'_> {
+    fn take(&self, request: Request, phase: Phase) {
+        let Some(peer) = request.remote_addr().copied() else {
+            // Only Unix sockets have none, and we do not listen on one.
+            return mem::forget(request);
+        };
+        if let Some(refusal) = unwanted_body(&request) {
+            return self.refuse_body(request, peer, refusal);
+        }
+        let route = match method_part(request.method()) {
+            None => Route::Refused(routes::wrong_method()),
+            Some(_) => routes::route(request.url(), &self.board.rules().nodes),
+        };
+        let framing = framing(&request);
+        let ticket = self.conversations.take_in(request, peer, framing);
+        let answer = |mut reply: Reply| {
+            reply.close |= phase == Phase::Closing;
+            reply
+        };
+        match route {
+            Route::Health => ticket.answer(answer(Reply::health(self.board.turns()))),
+            Route::Refused(reply) => ticket.answer(answer(reply)),
+            Route::Ready(_) if phase != Phase::Open => {
+                let nodes = &self.board.rules().nodes;
+                ticket.answer(answer(Reply::verdict(&Verdict::draining(), nodes)));
+            }
+            Route::Ready(scope) => self.board.ask(
+                scope,
+                Waiter {
+                    ticket,
+                    nodes: Arc::clone(&self.board.rules().nodes),
+                    last: phase == Phase::Closing,
+                },
+            ),
+        }
+    }
+
+    /// Refuses a request with a body, on a thread that may be lost to it.
+    fn refuse_body(&self, request: Request, peer: SocketAddr, refusal: Reply) {
+        let length = request.body_length().unwrap_or(0);
+        if length > BODY_DISCARDED {
+            return self.forget(request, peer, &refusal);
+        }
+        let waits = length > BODY_ALREADY_READ || has_header(&request, "Expect");
+        if !waits && !has_header(&request, "Transfer-Encoding") {
+            let framing = framing(&request);
+            let ticket = self.conversations.take_in(request, peer, framing);
+            return ticket.answer(refusal);
+        }
+        self.discard(request, peer, refusal);
+    }
+
+    /// Answers and drops the request where nobody waits: reading its body may
+    /// take until the bouncer closes the connection.
+    fn discard(&self, request: Request, peer: SocketAddr, refusal: Reply) {
+        // Kept outside the closure: a thread that cannot be started must not
+        // drop the request on this one.
+        let held = Arc::new(Mutex::new(Some(request)));
+        let taken = Arc::clone(&held);
+        let orders = self.orders.clone();
+        let started = thread::Builder::new()
+            .name(DISPOSABLE.to_owned())
+            .stack_size(64 * 1024)
+            .spawn(move || {
+                let request = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(request) = request {
+                    // A client that is gone needs no answer.
+                    let _ = request.respond(refusal.into_response());
+                    orders.cut(peer);
+                }
+            });
+        if started.is_err() {
+            let request = held.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(request) = request {
+                self.forget(request, peer, &routes::no_body_wanted());
+            }
+        }
+    }
+
+    /// Gives a request up without dropping it, and ends its connection.
+    fn forget(&self, request: Request, peer: SocketAddr, refusal: &Reply) {
+        // The answer goes past tiny_http, so not before one that it owes.
+        let first = self
+            .conversations
+            .standing(peer)
+            .is_none_or(|standing| !standing.busy);
+        let farewell = if first {
+            refusal.render(framing(&request))
+        } else {
+            Vec::new()
+        };
+        mem::forget(request);
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+        self.orders.cut_with(peer, farewell);
+    }
+}
+
+/// Returns the refusal if the request brings a body or is unclear about it.
+fn unwanted_body(request: &Request) -> Option<Reply> {
+    let mut lengths = request
+        .headers()
+        .iter()
+        .filter(|header| header.field.equiv("Content-Length"))
+        .map(|header| header.value.as_str());
+    let encoded = has_header(request, "Transfer-Encoding");
+    let first = lengths.next();
+    let clear = first.is_none_or(is_digits) && lengths.all(|other| Some(other) == first);
+    if !clear || (encoded && first.is_some()) {
+        return Some(routes::unclear_length());
+    }
+    let empty = first.is_none_or(|text| text.bytes().all(|b| b == b'0'));
+    (encoded || !empty).then(routes::no_body_wanted)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn has_header(request: &Request, name: &'static str) -> bool {
+    request
+        .headers()
+        .iter()
+        .any(|header| header.field.equiv(name))
+}
+
+fn method_part(method: &Method) -> Option<BodyPart> {
+    match method {
+        Method::Get => Some(BodyPart::Whole),
+        Method::Head => Some(BodyPart::Length),
+        Method::Options => Some(BodyPart::Nothing),
+        _ => None,
+    }
+}
+
+/// Says how the client wants its answer; the rule for keeping the connection
+/// is tiny_http's own, which decides.
+fn framing(request: &Request) -> Framing {
+    let http_1_0 = *request.http_version() <= HTTPVersion(1, 0);
+    let connection = request
+        .headers()
+        .iter()
+        .find(|header| header.field.equiv("Connection"))
+        .map(|header| header.value.as_str().to_ascii_lowercase());
+    let keep_alive = match connection.as_deref() {
+        Some(said) if said.contains("close") || said.contains("upgrade") => false,
+        Some(said) => !http_1_0 || said.contains("keep-alive"),
+        None => !http_1_0,
+    };
+    Framing {
+        body: method_part(request.method()).unwrap_or(BodyPart::Whole),
+        http_1_0,
+        keep_alive,
+    }
+}

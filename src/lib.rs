@@ -1,0 +1,48 @@
+//! pgpair: a probe that tells the truth about a PostgreSQL primary and its
+//! standby.
+//!
+//! - [`probe`] finds out what is true: observations, verdicts, who waits for them.
+//! - [`http`] says it to clients.
+//! - [`config`] turns arguments and environment into one validated value.
+//!
+//! Dependencies point one way: `probe` knows nothing of `http`, and only this
+//! file and [`cli`] know all of them.
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod crash;
+pub mod http;
+pub mod logging;
+pub mod probe;
+pub mod serve;
+pub mod sockets;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Ended as asked.
+pub const EXIT_OK: u8 = 0;
+/// Failed while running, for example because the port is taken.
+pub const EXIT_FAILURE: u8 = 1;
+/// Arguments or settings that cannot be used.
+pub const EXIT_USAGE: u8 = 2;
+/// The front door was dead and could not be renewed.
+pub const EXIT_FRONT_DOOR: u8 = 70;
+
+/// Runs the command that `arguments` (without the program's name) ask for.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let environment = config::Environment::of_process();
+    match cli::parse(arguments, &environment) {
+        Ok(cli::Command::Print(text)) => {
+            print!("{text}");
+            ExitCode::from(EXIT_OK)
+        }
+        Ok(cli::Command::Serve(config)) => ExitCode::from(serve::serve(*config)),
+        Ok(cli::Command::Check(target)) => ExitCode::from(check::check(&target)),
+        Err(error) => {
+            eprintln!("pgpair: {error}");
+            ExitCode::from(error.exit_code)
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! The round trip to PostgreSQL: the SQL, the connection pool and the meaning
+//! of its errors. The only file that names `postgres` and `r2d2`.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use postgres::config::SslMode as PgSslMode;
+use postgres::error::SqlState;
+use postgres::{Client, NoTls, SimpleQueryMessage};
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::node::{Facts, Failure, Reason};
+use super::tls::{SslMode, TlsError};
+use super::watch::{Observer, Target};
+use crate::config::passfile::{self, Secret};
+use crate::sockets;
+
+/// One round trip, in the simple protocol: no prepared statement, so that a
+/// pooler in between may hand every query to another server process.
+const OBSERVE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+
+/// Longest wait for a connection from the pool. A watcher counts as stuck
+/// earlier and is abandoned then; this lets its thread end some time after.
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Keepalives and the limit on unacknowledged data: they free what hangs on a
+/// host that is really gone. Idle 5 s + 3 probes 2 s apart = 11 s, about as
+/// long as a stuck watcher is left alone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a server is to be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A name or an address.
+    Tcp(String),
+    /// The directory of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Where the password comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// None is needed or known.
+    None,
+    /// Given with the connection.
+    Given(Secret),
+    /// Looked up in a password file at every connection, so that a rotated
+    /// password is picked up.
+    File(PathBuf),
+}
+
+/// How to connect to one node.
+#[derive(Clone)]
+pub struct Settings {
+    /// The server's name or socket; also the name that its certificate must
+    /// carry with `verify-full`.
+    pub host: Host,
+    /// Its address, where that should not be looked up.
+    pub hostaddr: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
+    /// The role to log in as.
+    pub user: String,
+    /// The database.
+    pub dbname: String,
+    /// The role's password.
+    pub password: Password,
+    /// The name shown in `pg_stat_activity`.
+    pub application_name: String,
+    /// Longest wait for TCP to connect.
+    pub connect_timeout: Duration,
+    /// How the connection is protected.
+    pub sslmode: SslMode,
+    /// The connector that goes with `sslmode`.
+    pub tls: Option<MakeRustlsConnect>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("dbname", &self.dbname)
+            .field("sslmode", &self.sslmode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One node, and the observers that were made for it.
+pub struct NodeTarget {
+    settings: Arc<Settings>,
+    leases: Mutex<Vec<Weak<Lease>>>,
+}
+
+/// Held by an observer, its pool and whatever still works for them; knows the
+/// addresses that they connected to.
+#[derive(Default)]
+struct Lease {
+    addresses: Mutex<Vec<SocketAddr>>,
+}
+
+impl NodeTarget {
+    /// Makes the target for a node.
+    pub fn new(settings: Settings) -> NodeTarget {
+        NodeTarget {
+            settings: Arc::new(settings),
+            leases: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn live_leases(&self) -> Vec<Arc<Lease>> {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.retain(|lease| lease.strong_count() > 0);
+        leases.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Target for NodeTarget {
+    fn observer(&self) -> Box<dyn Observer> {
+        let lease = Arc::new(Lease::default());
+        let weak = Arc::downgrade(&lease);
+        self.leases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(weak);
+        Box::new(NodeObserver::new(Arc::clone(&self.settings), lease))
+    }
+
+    fn alive(&self) -> usize {
+        self.live_leases().len()
+    }
+
+    fn cut(&self) {
+        let addresses: Vec<SocketAddr> = self
+            .live_leases()
+            .iter()
+            .flat_map(|lease| lease.addresses().clone())
+            .collect();
+        for connection in sockets::connections(|_, peer| addresses.contains(&peer)) {
+            connection.cut();
+        }
+    }
+}
+
+impl Lease {
+    fn addresses(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Observes one node through a pool of one connection.
+struct NodeObserver {
+    pool: Pool<Manager>,
+}
+
+impl NodeObserver {
+    fn new(settings: Arc<Settings>, lease: Arc<Lease>) -> NodeObserver {
+        let workers = ScheduledThreadPool::builder()
+            .num_threads(1)
+            .thread_name_pattern("connect-{}")
+            .on_drop_behavior(OnPoolDropBehavior::DiscardPendingScheduled)
+            .build();
+        // Nothing here may wait for a server that does not answer: no test
+        // query on check-out, no connection opened in advance, no reaper.
+        let pool = Pool::builder()
+            .max_size(1)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connection_timeout(POOL_PATIENCE)
+            .thread_pool(Arc::new(workers))
+            .build_unchecked(Manager { settings, lease });
+        NodeObserver { pool }
+    }
+
+    fn connection(&self) -> Result<PooledConnection<Manager>, Failure> {
+        self.pool.get().map_err(|error| {
+            Failure::new(Reason::TimedOut, "no connection in time").with_cause(error.to_string())
+        })
+    }
+}
+
+impl Observer for NodeObserver {
+    fn observe(&mut self, note: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
+        let mut link = self.connection()?;
+        let used_before = std::mem::replace(&mut link.used, true);
+        match link.ask() {
+            // The server went away since the last time. That says nothing of
+            // the one that may be there by now.
+            Err(failure) if used_before && link.has_ended() => {
+                note(failure);
+                drop(link);
+                let mut link = self.connection()?;
+                link.used = true;
+                link.ask()
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+/// A connection, or why there is none. A failed attempt is handed out like a
+/// connection and dropped as broken: so the pool neither loses the cause nor
+/// retries on its own, and the failure is known at once.
+struct Link {
+    client: Result<Client, Failure>,
+    used: bool,
+}
+
+impl Link {
+    fn ask(&mut self) -> Result<Facts, Failure> {
+        match &mut self.client {
+            Ok(client) => client
+                .simple_query(OBSERVE)
+                .map_err(|error| failure_of(&error))
+                .and_then(|rows| facts_of(&rows)),
+            Err(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.client.as_ref().is_ok_and(Client::is_closed)
+    }
+}
+
+struct Manager {
+    settings: Arc<Settings>,
+    lease: Arc<Lease>,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Link;
+    type Error = std::convert::Infallible;
+
+    fn connect(&self) -> Result<Link, Self::Error> {
+        Ok(Link {
+            client: connect(&self.settings, &self.lease),
+            used: false,
+        })
+    }
+
+    fn is_valid(&self, _: &mut Link) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.client.is_err() || link.has_ended()
+    }
+}
+
+fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
+    let mut config = postgres::Config::new();
+    config
+        .user(&settings.user)
+        .dbname(&settings.dbname)
+        .application_name(&settings.application_name)
+        .connect_timeout(settings.connect_timeout)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES)
+        .tcp_user_timeout(TCP_USER_TIMEOUT)
+        .port(settings.port)
+        .ssl_mode(match settings.sslmode {
+            SslMode::Disable => PgSslMode::Disable,
+            SslMode::Prefer => PgSslMode::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => PgSslMode::Require,
+        });
+    locate(&mut config, settings, lease)?;
+    if let Some(secret) = password(settings)? {
+        config.password(secret.expose());
+    }
+    let unix = matches!(settings.host, Host::Unix(_));
+    let connected = match &settings.tls {
+        Some(tls) if !unix => config.connect(tls.clone()),
+        _ => config.connect(NoTls),
+    };
+    connected.map_err(|error| failure_of(&error))
+}
+
+/// Names the server in `config`; looks its addresses up here, where a failure
+/// can be told from the rest.
+fn locate(
+    config: &mut postgres::Config,
+    settings: &Settings,
+    lease: &Lease,
+) -> Result<(), Failure> {
+    let name = match &settings.host {
+        Host::Unix(directory) => {
+            config.host_path(directory);
+            return Ok(());
+        }
+        Host::Tcp(name) => name,
+    };
+    let addresses = match settings.hostaddr {
+        Some(address) => vec![SocketAddr::new(address, settings.port)],
+        None => resolve(name, settings.port)?,
+    };
+    for address in &addresses {
+        config.host(name).hostaddr(address.ip());
+    }
+    *lease.addresses() = addresses;
+    Ok(())
+}
+
+fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    let unresolved = || Failure::new(Reason::Unresolved, "the host name does not resolve");
+    let found: Vec<SocketAddr> = (name, port)
+        .to_socket_addrs()
+        .map_err(|error| unresolved().with_cause(error.to_string()))?
+        .collect();
+    if found.is_empty() {
+        return Err(unresolved());
+    }
+    Ok(found)
+}
+
+fn password(settings: &Settings) -> Result<Option<Secret>, Failure> {
+    match &settings.password {
+        Password::None => Ok(None),
+        Password::Given(secret) => Ok(Some(secret.clone())),
+        Password::File(path) => {
+            let entries = passfile::read(path).map_err(|error| {
+                Failure::new(Reason::AuthFailed, "the password file cannot be used")
+                    .with_cause(error.to_string())
+            })?;
+            let host = match &settings.host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(_) => "localhost".to_owned(),
+            };
+            Ok(entries.find(&host, settings.port, &settings.dbname, &settings.user))
+        }
+    }
+}
+
+fn facts_of(messages: &[SimpleQueryMessage]) -> Result<Facts, Failure> {
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let parsed = row.and_then(|row| {
+        Some(Facts {
+            in_recovery: boolean(row.get(0)?)?,
+            read_only: boolean(row.get(1)?)?,
+        })
+    });
+    parsed.ok_or_else(|| Failure::new(Reason::Error, "the answer was not understood"))
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "t" | "on" => Some(true),
+        "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Finds the word and the phrase for an error of the driver.
+fn failure_of(error: &postgres::Error) -> Failure {
+    let (reason, detail) = match error.as_db_error() {
+        Some(server) => by_sql_state(server.code(), server.message()),
+        None => by_cause(error),
+    };
+    Failure::new(reason, detail).with_cause(chain(error))
+}
+
+/// The SQLSTATEs of PostgreSQL's documentation, appendix A. Three situations
+/// share `cannot_connect_now`; only the message tells them apart, and where it
+/// is translated, "starting" is the safe word: it promises nothing.
+fn by_sql_state(state: &SqlState, message: &str) -> (Reason, &'static str) {
+    let shutting_down = (Reason::ShuttingDown, "the server is shutting down");
+    match *state {
+        SqlState::CANNOT_CONNECT_NOW if message.contains("shutting down") => shutting_down,
+        SqlState::CANNOT_CONNECT_NOW => (Reason::Starting, "the server is starting up"),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => shutting_down,
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            (Reason::AuthFailed, "the server did not let pgpair in")
+        }
+        SqlState::TOO_MANY_CONNECTIONS => (
+            Reason::TooManyConnections,
+            "the server has no connection left",
+        ),
+        SqlState::UNDEFINED_DATABASE => (Reason::Error, "the database does not exist"),
+        SqlState::QUERY_CANCELED => (Reason::TimedOut, "the server cancelled the query"),
+        _ => (Reason::Error, "the server reported an error"),
+    }
+}
+
+fn by_cause(error: &postgres::Error) -> (Reason, &'static str) {
+    let refused = (Reason::Refused, "the server closed the connection");
+    if let Some(cause) = find_cause::<TlsError>(error) {
+        return (Reason::TlsFailed, tls_detail(cause));
+    }
+    if let Some(cause) = find_cause::<io::Error>(error) {
+        return match cause.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                (Reason::Refused, "nobody accepts connections there")
+            }
+            io::ErrorKind::TimedOut => (Reason::TimedOut, "the host did not react"),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                (Reason::TimedOut, "the host is unreachable")
+            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset => refused,
+            _ => (Reason::Error, "the connection failed"),
+        };
+    }
+    if error.is_closed() {
+        return refused;
+    }
+    match error.to_string().as_str() {
+        said if said.contains("TLS") => (Reason::TlsFailed, "the server does not offer TLS"),
+        said if said.contains("authentication") || said.contains("configuration") => {
+            (Reason::AuthFailed, "the server did not let pgpair in")
+        }
+        _ => (Reason::Error, "the conversation with the server failed"),
+    }
+}
+
+fn tls_detail(cause: &TlsError) -> &'static str {
+    match cause {
+        TlsError::InvalidCertificate(_) => "the server's certificate is not acceptable",
+        _ => "TLS could not be agreed on",
+    }
+}
+
+/// Finds an error of type `E` among the causes, also inside an I/O error.
+fn find_cause<E: std::error::Error + 'static>(error: &postgres::Error) -> Option<&E> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = match cause.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// Prints an error with all its causes: `a: b: c`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !said.ends_with(&more) {
+            said.push_str(": ");
+            said.push_str(&more);
+        }
+        next = cause.source();
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sql_states_have_their_words() {
+        for (state, message, expected) in [
+            (
+                SqlState::CANNOT_CONNECT_NOW,
+                "the database system is starting up",
+                Reason::Starting,
+            ),
+            (
+                SqlState::CANNOT_CONNECT_NOW,
+                "the database system is in recovery mode",
+                Reason::Starting,
+            ),
+            (
+                SqlState::CANNOT_CONNECT_NOW,
+                "the database system is shutting down",
+                Reason::ShuttingDown,
+            ),
+            (
+                SqlState::CANNOT_CONNECT_NOW,
+                "Datenbanksystem startet",
+                Reason::Starting,
+            ),
+            (
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection",
+                Reason::ShuttingDown,
+            ),
+            (SqlState::INVALID_PASSWORD, "", Reason::AuthFailed),
+            (
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                "",
+                Reason::AuthFailed,
+            ),
+            (
+                SqlState::TOO_MANY_CONNECTIONS,
+                "",
+                Reason::TooManyConnections,
+            ),
+            (SqlState::UNDEFINED_DATABASE, "", Reason::Error),
+            (SqlState::SYNTAX_ERROR, "", Reason::Error),
+        ] {
+            assert_eq!(
+                by_sql_state(&state, message).0,
+                expected,
+                "{state:?} {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn booleans_are_read_as_postgresql_prints_them() {
+        for (text, expected) in [
+            ("t", Some(true)),
+            ("on", Some(true)),
+            ("f", Some(false)),
+            ("off", Some(false)),
+            ("", None),
+            ("yes", None),
+        ] {
+            assert_eq!(boolean(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn settings_do_not_show_the_password() {
+        let settings = Settings {
+            host: Host::Tcp("db".to_owned()),
+            hostaddr: None,
+            port: 5432,
+            user: "pgpair".to_owned(),
+            dbname: "postgres".to_owned(),
+            password: Password::Given(Secret::new("hunter2")),
+            application_name: "pgpair".to_owned(),
+            connect_timeout: Duration::from_secs(1),
+            sslmode: SslMode::Disable,
+            tls: None,
+        };
+        assert!(!format!("{settings:?} {:?}", settings.password).contains("hunter2"));
+    }
+}

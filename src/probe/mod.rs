@@ -1,0 +1,8 @@
+//! What is true: how each node is asked, what it answered, and what follows.
+
+pub mod board;
+pub mod db;
+pub mod node;
+pub mod tls;
+pub mod verdict;
+pub mod watch;
