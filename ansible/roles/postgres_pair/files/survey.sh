@@ -1,0 +1,42 @@
+#!/bin/sh
+# survey.sh ROOT NODE...: says as JSON what is on the disks of a pair. Changes nothing.
+set -eu
+root=$1
+shift
+
+yes_no() { if "$@"; then printf true; else printf false; fi; }
+filled() { [ -f "$1" ] && [ -s "$1" ] && [ -r "$1" ]; }
+empty_folder() { [ -z "$(ls -A "$1" 2>/dev/null)" ]; }
+
+# The nearest folder that exists: its file system will hold the data.
+place=$root
+while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+
+marker=
+if [ -f "$root/.pgpair" ]; then marker=$(head -n 1 "$root/.pgpair" | tr -cd 'A-Za-z0-9_.-'); fi
+
+printf '{"exists":%s,"empty":%s,"marker":"%s","free_bytes":%s' "$(yes_no test -e "$root")" "$(yes_no empty_folder "$root")" \
+    "$marker" "$(df -PB1 "$place" | awk 'NR == 2 { print $4 }')"
+printf ',"ca":{"key":%s,"certificate":%s}' "$(yes_no filled "$root/tls/ca.key")" "$(yes_no filled "$root/tls/ca.crt")"
+
+printf ',"secrets":{'
+comma=
+for secret in replicator pgpair app; do
+    printf '%s"%s":%s' "$comma" "$secret" "$(yes_no filled "$root/secrets/$secret")"
+    comma=,
+done
+
+printf '},"nodes":{'
+comma=
+for node in "$@"; do
+    data=$root/$node/data/pgdata
+    version='' system=''
+    if [ -f "$data/PG_VERSION" ]; then version=$(tr -cd '0-9.' <"$data/PG_VERSION"); fi
+    # pg_control begins with the system identifier, in every version and in the machine's own byte order.
+    if [ -f "$data/global/pg_control" ]; then system=$(od -An -tu8 -N8 "$data/global/pg_control" | tr -d ' '); fi
+    printf '%s"%s":{"data":%s,"empty":%s,"standby":%s,"version":"%s","system":"%s","kilobytes":%s}' "$comma" "$node" \
+        "$(yes_no test -s "$data/PG_VERSION")" "$(yes_no empty_folder "$data")" "$(yes_no test -e "$data/standby.signal")" \
+        "$version" "$system" "$(if [ -d "$data" ]; then du -sk "$data" 2>/dev/null | cut -f 1; else echo 0; fi)"
+    comma=,
+done
+printf '}}\n'
