@@ -1,0 +1,63 @@
+# What there is to do here. `make` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TARGET := x86_64-unknown-linux-musl
+BINARY := $(CURDIR)/target/$(TARGET)/release/pgpair
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+VENV := $(CURDIR)/.venv
+SETUP := MAKE_GOAL=$(MAKECMDGOALS) ansible/setup.sh
+PLAYBOOK := ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible-playbook
+
+# What may be said on the command line: make up PREFIX=other PORT=5001 ARGS='-e postgres_pair_memory=1G'
+INVENTORY ?= ansible/inventories/local
+PREFIX ?= pgpair
+PORT ?= 5000
+ARGS ?=
+VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
+
+.PHONY: help up down status test check image bench
+
+help: ## List what there is to do
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+up: ## Bring up the primary, its standby and the probe, and say how they are
+	@$(SETUP) root build ansible
+	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/site.yml $(VARIABLES)
+
+down: ## Take all of it away, data included; asks first (CONFIRM=yes answers)
+	@$(SETUP) root ansible
+	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(VARIABLES)
+
+status: ## Show the containers and what /ready answers
+	@docker ps --all --filter label=org.pgpair.project=$(PREFIX) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'
+	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
+
+test: ## Set up all that the tests need, and run them
+	@$(SETUP) root build ansible engine
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
+	PGPAIR_TEST_BINARY=$(BINARY) \
+	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
+	cargo test --locked $(ARGS)
+
+check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts
+	@$(SETUP) root lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc cargo check --locked --target aarch64-unknown-linux-musl
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	$(VENV)/bin/yamllint --strict .
+	PATH="$(VENV)/bin:$$PATH" ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg ansible-lint --offline
+	git ls-files -z --cached --others --exclude-standard '*.sh' .ci | xargs -0 -r shellcheck
+
+image: ## Build the probe's scratch image from the binary
+	@$(SETUP) root build ansible engine
+	@PATH="/usr/bin:$$PATH" DOCKER_BUILDKIT=1 docker build --file Dockerfile.musl --build-arg BINARY=prebuilt \
+		--build-arg VERSION=$(VERSION) --label org.pgpair.built=make --tag pgpair:$(VERSION) .
+	@docker image ls pgpair:$(VERSION)
+
+bench: ## Measure the probe (tests/bench.sh)
+	@if [ ! -x tests/bench.sh ]; then echo "There is no tests/bench.sh yet: nothing was measured." >&2; exit 1; fi
+	@$(SETUP) root build ansible engine
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) tests/bench.sh

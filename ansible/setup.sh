@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# setup.sh STEP...: provides what the Makefile's targets need, and says what it does. A step that has nothing to do is quick and silent.
+#   root     refuses to go on without root
+#   build    the static binary, with Rust's target and the packages that it needs
+#   ansible  Ansible in .venv, as pinned
+#   lint     the linters beside it, shellcheck, and a compiler for the other architecture
+#   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=x86_64-unknown-linux-musl
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+die() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# Runs cargo as the person behind sudo, whose toolchain and build folder it is.
+as_user() {
+    if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
+        local home
+        home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+        sudo -u "$SUDO_USER" -H env PATH="$home/.cargo/bin:$PATH" "$@"
+    else
+        PATH="$PATH:$HOME/.cargo/bin" "$@"
+    fi
+}
+
+# Installs Debian packages; says so, as it takes a while.
+packages() {
+    command -v apt-get >/dev/null || die "This machine has no apt-get: install $* (or what holds the same), then run this again."
+    say "Installing $*"
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >.cache/apt.log 2>&1; then
+        tail -n 3 .cache/apt.log >&2
+        die "Installing $* failed: is there a network? (the whole output is in .cache/apt.log)"
+    fi
+}
+
+step_root() {
+    [ "$(id -u)" = 0 ] || die "This needs root: run it as root or with sudo (sudo make ${MAKE_GOAL:-up})."
+}
+
+step_build() {
+    as_user cargo --version >/dev/null 2>&1 || die "cargo is missing: install Rust as https://rustup.rs says (curl https://sh.rustup.rs -sSf | sh), then run this again."
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v musl-gcc >/dev/null || missing+=(musl-tools)
+    [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+    add_target "$target"
+    say "Building the probe ($target)"
+    as_user cargo build --release --locked --target "$target" || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
+}
+
+add_target() {
+    [ -d "$(as_user rustc --print target-libdir --target "$1" 2>/dev/null || echo /nonexistent)" ] && return
+    say "Adding Rust's target $1"
+    as_user rustup target add "$1" || die "Rust's target $1 cannot be had: is there a network, and is Rust installed by rustup (https://rustup.rs)?"
+}
+
+# Prints a Python that the pinned Ansible runs on.
+find_python() {
+    local python
+    for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+# pip_install NAME FILE: installs what FILE lists unless that very list was installed.
+pip_install() {
+    local stamp=".venv/.$1" sum
+    sum=$(cat ansible/requirements*.txt | sha256sum)
+    [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
+    say "Installing $1 into .venv (about a minute)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$2" ||
+        die "Installing $1 failed: is there a network? (pip's message is above)"
+    echo "$sum" >"$stamp"
+}
+
+step_ansible() {
+    if ! .venv/bin/python -c '' 2>/dev/null; then
+        local python
+        find_python >/dev/null || packages python3 python3-venv
+        python=$(find_python) || die "Ansible needs Python 3.11, 3.12 or 3.13 with venv: install one, then run this again."
+        "$python" -m venv --clear .venv
+    fi
+    pip_install ansible ansible/requirements.txt
+}
+
+step_lint() {
+    step_ansible
+    pip_install linters ansible/requirements-dev.txt
+    local missing=()
+    command -v shellcheck >/dev/null || missing+=(shellcheck)
+    command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+    add_target aarch64-unknown-linux-musl
+}
+
+step_engine() {
+    say "Looking for a Docker engine and PostgreSQL's image"
+    if ! ANSIBLE_CONFIG=ansible/ansible.cfg .venv/bin/ansible-playbook -i ansible/inventories/local ansible/playbooks/site.yml \
+        --tags docker_host,postgres_image -e postgres_pair_image_name_file="$PWD/.cache/postgres-image" >.cache/engine.log 2>.cache/engine.err; then
+        die "$(tail -n 1 .cache/engine.err) (the whole output is in .cache/engine.log)"
+    fi
+}
+
+mkdir -p .cache
+for step in "$@"; do
+    "step_$step"
+done
