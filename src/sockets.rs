@@ -1,12 +1,14 @@
 //! This process's own TCP sockets, found through `/proc/self/fd`: the only way
 //! to reach a socket that a library keeps to itself.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::fstat;
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{getpeername, getsockname};
 
 /// A private duplicate of one of this process's connected TCP sockets.
@@ -35,28 +37,40 @@ impl Connection {
     }
 }
 
-/// Lists this process's connected TCP sockets that `wanted` (given our end and
-/// the other) picks, each once, however many descriptors it has.
-pub fn connections(wanted: impl Fn(SocketAddr, SocketAddr) -> bool) -> Vec<Connection> {
-    let mut found: Vec<Connection> = Vec::new();
+/// This process's TCP sockets of one kind, each once, however many descriptors
+/// it has.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Those that are connected.
+    pub connected: Vec<Connection>,
+    /// Inodes of those whose connection has ended but which are still held.
+    pub ended: Vec<u64>,
+}
+
+/// Finds the sockets that `wanted` (given our end) picks.
+pub fn find(wanted: impl Fn(SocketAddr) -> bool) -> Found {
+    let mut found = Found::default();
+    let mut seen = HashSet::new();
     let Ok(entries) = fs::read_dir("/proc/self/fd") else {
         return found;
     };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     for number in numbers {
-        let Some(inode) = socket_inode(number) else {
+        let Some(inode) = socket_inode(number).filter(|inode| seen.insert(*inode)) else {
             continue;
         };
-        let Some(connection) = duplicate(number, inode) else {
-            continue;
-        };
-        let known =
-            |other: &Connection| other.peer == connection.peer && other.local == connection.local;
-        if wanted(connection.local, connection.peer) && !found.iter().any(known) {
-            found.push(connection);
+        match duplicate(number, inode, &wanted) {
+            Some(State::Connected(connection)) => found.connected.push(connection),
+            Some(State::Ended) => found.ended.push(inode),
+            None => {}
         }
     }
     found
+}
+
+enum State {
+    Connected(Connection),
+    Ended,
 }
 
 fn socket_inode(number: RawFd) -> Option<u64> {
@@ -67,18 +81,24 @@ fn socket_inode(number: RawFd) -> Option<u64> {
 
 /// Duplicates descriptor `number` if it still is the socket with this inode:
 /// another thread may have closed it and the number may be in use again.
-fn duplicate(number: RawFd, inode: u64) -> Option<Connection> {
+fn duplicate(number: RawFd, inode: u64, wanted: impl Fn(SocketAddr) -> bool) -> Option<State> {
     let copy = dup(number)?;
     if fstat(&copy).ok()?.st_ino != inode {
         return None;
     }
     let local = SocketAddr::try_from(getsockname(&copy).ok()?).ok()?;
-    let peer = SocketAddr::try_from(getpeername(&copy).ok()??).ok()?;
-    Some(Connection {
+    if !wanted(local) || socket_acceptconn(&copy).ok()? {
+        return None;
+    }
+    let peer = match getpeername(&copy) {
+        Ok(peer) => SocketAddr::try_from(peer?).ok()?,
+        Err(_) => return Some(State::Ended),
+    };
+    Some(State::Connected(Connection {
         stream: TcpStream::from(copy),
         local,
         peer,
-    })
+    }))
 }
 
 #[allow(unsafe_code)]
@@ -105,19 +125,28 @@ mod tests {
         let (server, _) = listener.accept().expect("accepts");
         let second = server.try_clone().expect("clones");
 
-        let found = connections(|local, _| local.port() == port);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].peer, client.local_addr().expect("connected"));
+        let ours = |local: SocketAddr| local.port() == port;
+        let found = find(ours);
+        assert_eq!(found.connected.len(), 1, "{found:?}");
+        assert!(found.ended.is_empty(), "the listener is none: {found:?}");
+        let peer = found.connected[0].peer;
+        assert_eq!(peer, client.local_addr().expect("connected"));
 
-        found[0].cut();
+        found.connected[0].cut();
         let mut rest = Vec::new();
         assert_eq!(client.read_to_end(&mut rest).expect("ends"), 0);
+        drop((client, found));
+        let found = find(ours);
+        assert!(found.connected.is_empty(), "{found:?}");
+        assert_eq!(found.ended.len(), 1, "still held: {found:?}");
+
         drop((server, second));
+        assert!(find(ours).ended.is_empty());
     }
 
     #[test]
     fn a_number_that_is_no_socket_is_passed_over() {
         assert_eq!(socket_inode(RawFd::MAX), None);
-        assert!(duplicate(RawFd::MAX, 1).is_none());
+        assert!(duplicate(RawFd::MAX, 1, |_| true).is_none());
     }
 }

@@ -26,9 +26,10 @@ const VARIABLES: [(&str, &str); 11] = [
     ("PGAPPNAME", "application_name"),
 ];
 
-/// Longest wait for TCP to connect, where nothing else is said. A watcher
-/// counts as stuck after 10 s: up to three addresses of a name get their turn.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for TCP to connect, where nothing else is said. The kernel
+/// repeats a lost SYN after 1 s, 3 s, 7 s …: trying anew every second finds a
+/// host that came back sooner.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// More hosts than this are not a pair any more; a mistake is likelier.
 const NODES_AT_MOST: usize = 16;

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,14 @@ use crate::sockets::{self, Connection};
 /// Time between two looks. A flood is cut back ten times a second; looking
 /// costs some tens of microseconds while few connections are open.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A socket whose connection ended this long ago and that is still held will
+/// be held for ever: tiny_http's thread for it waits for what cannot come.
+const LEAKED_AFTER: Duration = Duration::from_secs(5);
+
+/// Each leaked connection keeps a thread and two descriptors. With this many,
+/// starting anew is cheaper than running out.
+const LEAKED_AT_MOST: usize = 100;
 
 /// What a connection may hold and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -73,9 +80,22 @@ struct Guest {
     idle: Duration,
 }
 
-/// Runs the bouncer; returns when nobody can give orders any more.
-pub fn run(orders: &OrderQueue, limits: Limits, conversations: &Arc<Conversations>) {
-    let mut first_seen: HashMap<SocketAddr, Instant> = HashMap::new();
+/// What the bouncer remembers from one look to the next.
+#[derive(Default)]
+struct Memory {
+    first_seen: HashMap<SocketAddr, Instant>,
+    ended: HashMap<u64, Instant>,
+}
+
+/// Runs the bouncer; returns when nobody can give orders any more, or after
+/// `worn_out`, which it calls when too many connections have leaked.
+pub fn run(
+    orders: &OrderQueue,
+    limits: Limits,
+    conversations: &Conversations,
+    worn_out: impl FnOnce(),
+) {
+    let mut memory = Memory::default();
     let mut next_look = Instant::now();
     loop {
         let wait = next_look.saturating_duration_since(Instant::now());
@@ -85,12 +105,30 @@ pub fn run(orders: &OrderQueue, limits: Limits, conversations: &Arc<Conversation
             Err(RecvTimeoutError::Disconnected) => return,
         };
         told.extend(orders.0.try_iter());
-        let connections = sockets::connections(|local, _| local.port() == limits.port);
-        carry_out(&told, &connections);
-        if Instant::now() >= next_look {
-            next_look = Instant::now() + LOOK_EVERY;
-            look(&connections, limits, conversations, &mut first_seen);
+        let found = sockets::find(|local| local.port() == limits.port);
+        carry_out(&told, &found.connected);
+        if Instant::now() < next_look {
+            continue;
         }
+        next_look = Instant::now() + LOOK_EVERY;
+        look(&found.connected, limits, conversations, &mut memory);
+        let leaked = memory.leaked(&found.ended);
+        if leaked >= LEAKED_AT_MOST {
+            log::error!("listen event=worn_out leaked_connections={leaked}");
+            return worn_out();
+        }
+    }
+}
+
+impl Memory {
+    fn leaked(&mut self, ended: &[u64]) -> usize {
+        let now = Instant::now();
+        self.ended.retain(|inode, _| ended.contains(inode));
+        for inode in ended {
+            self.ended.entry(*inode).or_insert(now);
+        }
+        let old = |since: &&Instant| now.duration_since(**since) >= LEAKED_AFTER;
+        self.ended.values().filter(old).count()
     }
 }
 
@@ -111,8 +149,9 @@ fn look(
     connections: &[Connection],
     limits: Limits,
     conversations: &Conversations,
-    first_seen: &mut HashMap<SocketAddr, Instant>,
+    memory: &mut Memory,
 ) {
+    let first_seen = &mut memory.first_seen;
     let now = Instant::now();
     let present: HashMap<SocketAddr, &Connection> =
         connections.iter().map(|it| (it.peer, it)).collect();

@@ -3,7 +3,6 @@
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,10 +35,6 @@ const BODY_ALREADY_READ: usize = 1024;
 /// at once, so anything larger is not waited for.
 const BODY_DISCARDED: usize = 1024 * 1024;
 
-/// Each request that had to be forgotten leaves a thread and two descriptors
-/// behind. With this many, starting anew is cheaper than running out.
-const FORGOTTEN_AT_MOST: usize = 100;
-
 /// After the drain: leave when nothing came for this long …
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -59,7 +54,7 @@ pub struct Options {
 
 /// The front door, open but not yet answering.
 pub struct Door {
-    server: Server,
+    server: Arc<Server>,
     /// The listening socket once more, to stop accepting.
     listener: TcpListener,
     address: SocketAddr,
@@ -99,7 +94,9 @@ impl Door {
         set_socket_timeout(&listener, Timeout::Send, Some(WRITE_AT_MOST))?;
         Ok(Door {
             address: listener.local_addr()?,
-            server: Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?,
+            server: Arc::new(
+                Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?,
+            ),
             listener,
             stop: Stop::default(),
         })
@@ -131,14 +128,15 @@ impl Door {
             request_timeout: options.request_timeout,
         };
         let guests = Arc::clone(&conversations);
+        let server = Arc::clone(&self.server);
         watch::spawn("bouncer".to_owned(), move || {
-            bouncer::run(&queue, limits, &guests);
+            // Without being told to stop, that is the death of the server.
+            bouncer::run(&queue, limits, &guests, || server.unblock());
         })?;
         let clerk = Clerk {
             board,
             conversations: &conversations,
             orders,
-            forgotten: AtomicUsize::new(0),
         };
         Ok(self.serve(&clerk, options.drain))
     }
@@ -154,10 +152,6 @@ impl Door {
                         return EXIT_FRONT_DOOR;
                     }
                 },
-            }
-            if clerk.forgotten.load(Ordering::Relaxed) >= FORGOTTEN_AT_MOST {
-                log::error!("listen event=worn_out forgotten_requests={FORGOTTEN_AT_MOST}");
-                return EXIT_FRONT_DOOR;
             }
         };
         log::info!("shutdown event=begun drain_seconds={}", drain.as_secs_f64());
@@ -206,7 +200,6 @@ struct Clerk<'a> {
     board: &'a Board<Waiter>,
     conversations: &'a Arc<Conversations>,
     orders: Orders,
-    forgotten: AtomicUsize,
 }
 
 /// A parked request: it will be answered with the verdict.
@@ -316,7 +309,6 @@ impl Clerk<'_> {
             Vec::new()
         };
         mem::forget(request);
-        self.forgotten.fetch_add(1, Ordering::Relaxed);
         self.orders.cut_with(peer, farewell);
     }
 }

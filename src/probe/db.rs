@@ -146,8 +146,10 @@ impl Target for NodeTarget {
             .iter()
             .flat_map(|lease| lease.addresses().clone())
             .collect();
-        for connection in sockets::connections(|_, peer| addresses.contains(&peer)) {
-            connection.cut();
+        for connection in sockets::find(|_| true).connected {
+            if addresses.contains(&connection.peer) {
+                connection.cut();
+            }
         }
     }
 }
