@@ -189,7 +189,7 @@ fn phrase(status: u16) -> &'static str {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
-        413 => "Content Too Large",
+        413 => "Payload Too Large",
         503 => "Service Unavailable",
         _ => "Unknown",
     }
