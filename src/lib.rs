@@ -15,6 +15,8 @@ pub mod crash;
 pub mod http;
 pub mod logging;
 pub mod probe;
+#[cfg(test)]
+mod readme;
 pub mod serve;
 pub mod sockets;
 
