@@ -7,4 +7,6 @@ mod support;
 
 mod faults;
 mod load;
+mod login;
 mod probes;
+mod tls;

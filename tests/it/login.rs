@@ -1,0 +1,159 @@
+//! Servers that do not let the probe in, and passwords from a file.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use postgres::Client;
+
+use crate::support::{PASSWORD, Postgres, Probe};
+
+fn conninfo(server: &Postgres, rest: &str) -> String {
+    let (host, address) = (server.name(), server.address());
+    format!("host={host} hostaddr={address} sslmode=disable {rest}")
+}
+
+#[test]
+fn who_is_not_let_in_is_told_why_and_let_in_once_that_is_mended() {
+    let server = Postgres::start();
+    server.sql("CREATE ROLE closed NOLOGIN PASSWORD 'hunter2'");
+    for (login, reason, mend) in [
+        (
+            "user=pgpair dbname=postgres password=hunter2-wrong",
+            "auth_failed",
+            "ALTER ROLE pgpair PASSWORD 'hunter2-wrong'",
+        ),
+        (
+            "user=absent dbname=postgres password=hunter2",
+            "auth_failed",
+            "CREATE ROLE absent LOGIN PASSWORD 'hunter2'",
+        ),
+        (
+            "user=closed dbname=postgres password=hunter2",
+            "auth_failed",
+            "ALTER ROLE closed LOGIN",
+        ),
+        (
+            "user=absent dbname=missing password=hunter2",
+            "error",
+            "CREATE DATABASE missing",
+        ),
+    ] {
+        let probe = Probe::of(conninfo(&server, login)).start();
+        let health = probe.watch_health();
+        let answer = probe.is_not_ready(&[reason]);
+        assert!(
+            !answer.body.contains("absent"),
+            "a role's name: {}",
+            answer.body
+        );
+        server.sql(mend);
+        probe.becomes_ready();
+        drop(health);
+    }
+}
+
+#[test]
+fn role_without_a_password_to_give_is_not_let_in() {
+    let server = Postgres::start();
+    let probe = Probe::of(conninfo(&server, "user=pgpair dbname=postgres")).start();
+    probe.is_not_ready(&["auth_failed"]);
+}
+
+#[test]
+fn role_without_pg_monitor_is_enough_to_be_ready() {
+    let server = Postgres::start();
+    server.sql("REVOKE pg_monitor FROM pgpair");
+    Probe::watching(&server);
+}
+
+#[test]
+fn role_without_a_connection_left_is_told_so() {
+    let server = Postgres::start();
+    server.sql("ALTER ROLE pgpair CONNECTION LIMIT 0");
+    let probe = Probe::of(server.conninfo()).start();
+    let _health = probe.watch_health();
+    probe.is_not_ready(&["too_many_connections"]);
+    server.sql("ALTER ROLE pgpair CONNECTION LIMIT 1");
+    probe.becomes_ready();
+}
+
+#[test]
+fn server_without_a_connection_left_is_told_so_and_ready_when_one_is_free() {
+    let server = Postgres::start_with(&[
+        "max_connections=5",
+        "superuser_reserved_connections=1",
+        "max_wal_senders=0",
+    ]);
+    // The last one is the superuser's.
+    let others: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    let probe = Probe::of(server.conninfo()).start();
+    let _health = probe.watch_health();
+    probe.is_not_ready(&["too_many_connections"]);
+    drop(others);
+    probe.becomes_ready();
+}
+
+fn write_passfile(path: &Path, server: &Postgres, password: &str) {
+    let line = format!(
+        "# for the probe\n{}:5432:*:pgpair:{password}\n",
+        server.name()
+    );
+    fs::write(path, line).expect("writes");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("chmod");
+}
+
+#[test]
+fn password_comes_from_the_file_named_and_from_the_one_at_home() {
+    let server = Postgres::start();
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let path = home.path().join(".pgpass");
+    write_passfile(&path, &server, PASSWORD);
+    let login = conninfo(&server, "user=pgpair dbname=postgres");
+    for (variable, value) in [("PGPASSFILE", path.as_path()), ("HOME", home.path())] {
+        let value = value.to_str().expect("a plain path");
+        let probe = Probe::of(&login).variable(variable, value).start();
+        assert_eq!(probe.ready().status, 200, "{variable}");
+    }
+}
+
+#[test]
+fn rotated_password_is_picked_up_at_the_next_connection() {
+    let server = Postgres::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("pgpass");
+    write_passfile(&path, &server, PASSWORD);
+    let probe = Probe::of(conninfo(&server, "user=pgpair dbname=postgres"))
+        .variable("PGPASSFILE", path.to_str().expect("a plain path"))
+        .start();
+    probe.becomes_ready();
+    let hang_up = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE application_name = 'pgpair'";
+
+    server.sql("ALTER ROLE pgpair PASSWORD 'hunter2-new'");
+    assert_eq!(
+        probe.ready().status,
+        200,
+        "an open connection needs no password"
+    );
+    server.sql(hang_up);
+    probe.is_not_ready(&["auth_failed"]);
+    write_passfile(&path, &server, "hunter2-new");
+    probe.becomes_ready();
+
+    fs::remove_file(&path).expect("removes");
+    server.sql(hang_up);
+    probe.is_not_ready(&["auth_failed"]);
+}
+
+#[test]
+fn connection_that_the_server_ends_is_replaced_before_anybody_notices() {
+    let server = Postgres::start();
+    let probe = Probe::watching(&server);
+    for _ in 0..5 {
+        server.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgpair'",
+        );
+        assert_eq!(probe.ready().status, 200);
+    }
+}
