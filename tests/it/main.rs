@@ -5,8 +5,11 @@
 
 mod support;
 
+mod cli;
 mod faults;
+mod hostile;
 mod load;
 mod login;
 mod probes;
+mod shutdown;
 mod tls;
