@@ -5,9 +5,9 @@ use std::fmt;
 
 use lexopt::prelude::*;
 
-use crate::check::{self, Target};
+use crate::client::Target;
 use crate::config::{self, Config, ConfigError, Environment, Flags, SETTINGS};
-use crate::{EXIT_USAGE, check::EXIT_BAD_ARGUMENTS};
+use crate::{EXIT_BAD_ARGUMENTS, EXIT_USAGE, check, status};
 
 /// What to do.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub enum Command {
     Serve(Box<Config>),
     /// Ask an endpoint once and tell by the exit code.
     Check(Target),
+    /// Show the pair as a table.
+    Status(status::Options),
 }
 
 /// Arguments or settings that cannot be used: one line, and the exit code.
@@ -66,10 +68,13 @@ pub fn parse(
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut flags = Flags::new();
     let mut words: Vec<String> = Vec::new();
+    let mut switches: Vec<&'static str> = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(help())),
             Short('V') | Long("version") => return Ok(Command::Print(version())),
+            Long("json") => switches.push("json"),
+            Long("watch") => switches.push("watch"),
             Long(name) => {
                 let setting = SETTINGS.iter().find(|setting| setting.flag == name);
                 let Some(setting) = setting else {
@@ -82,39 +87,81 @@ pub fn parse(
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let given = Given {
+        flags: &flags,
+        switches: &switches,
+        environment,
+    };
     match words.as_slice() {
-        [] | ["serve"] => Ok(Command::Serve(Box::new(Config::new(&flags, environment)?))),
-        ["check", urls @ ..] => {
-            check_command(urls, &flags, environment).map_err(|error| UsageError {
-                exit_code: EXIT_BAD_ARGUMENTS,
-                ..error
-            })
-        }
+        [] | ["serve"] => given.serve(),
+        ["check", urls @ ..] => given.check(urls).map_err(bad_arguments),
+        ["status", urls @ ..] => given.status(urls).map_err(bad_arguments),
         ["serve", extra, ..] => Err(usage(format!(
             "serve takes no argument {extra:?}; see pgpair --help"
         ))),
         [other, ..] => Err(usage(format!(
-            "unknown command {other:?}; use serve or check, or see pgpair --help"
+            "unknown command {other:?}; use serve, check or status, or see pgpair --help"
         ))),
     }
 }
 
-fn check_command(
-    urls: &[&str],
-    flags: &Flags,
-    environment: &Environment,
-) -> Result<Command, UsageError> {
-    let listen = config::LISTEN.flag;
-    if let Some(flag) = flags.keys().find(|flag| **flag != listen) {
-        return Err(usage(format!("check does not take --{flag}")));
+fn bad_arguments(error: UsageError) -> UsageError {
+    UsageError {
+        exit_code: EXIT_BAD_ARGUMENTS,
+        ..error
     }
-    match urls {
-        [] => {
-            let listen = config::listen(flags, environment)?;
-            Ok(Command::Check(Target::own_health(listen)))
+}
+
+/// What was given beside the command's own words.
+struct Given<'a> {
+    flags: &'a Flags,
+    switches: &'a [&'static str],
+    environment: &'a Environment,
+}
+
+impl Given<'_> {
+    fn serve(&self) -> Result<Command, UsageError> {
+        if let Some(switch) = self.switches.first() {
+            return Err(usage(format!("serve does not take --{switch}")));
         }
-        [url] => Target::parse(url).map(Command::Check).map_err(usage),
-        [_, extra, ..] => Err(usage(format!("check takes one URL, not also {extra:?}"))),
+        let config = Config::new(self.flags, self.environment)?;
+        Ok(Command::Serve(Box::new(config)))
+    }
+
+    fn check(&self, urls: &[&str]) -> Result<Command, UsageError> {
+        if let Some(switch) = self.switches.first() {
+            return Err(usage(format!("check does not take --{switch}")));
+        }
+        let target = self.target("check", urls, check::DEFAULT_PATH)?;
+        Ok(Command::Check(target))
+    }
+
+    fn status(&self, urls: &[&str]) -> Result<Command, UsageError> {
+        let target = self.target("status", urls, status::DEFAULT_PATH)?;
+        Ok(Command::Status(status::Options {
+            target: target.or_path(status::DEFAULT_PATH),
+            json: self.switches.contains(&"json"),
+            watch: self.switches.contains(&"watch"),
+            no_color: self.environment.get("NO_COLOR")?.is_some(),
+        }))
+    }
+
+    /// Finds whom to ask: the URL, or else the pgpair of this host.
+    fn target(&self, command: &str, urls: &[&str], path: &str) -> Result<Target, UsageError> {
+        let listen = config::LISTEN.flag;
+        if let Some(flag) = self.flags.keys().find(|flag| **flag != listen) {
+            return Err(usage(format!("{command} does not take --{flag}")));
+        }
+        match urls {
+            [] => Ok(Target::own(
+                config::listen(self.flags, self.environment)?,
+                path,
+            )),
+            [url] => Target::parse(url).map_err(usage),
+            [_, extra, ..] => Err(usage(format!(
+                "{command} takes one URL, not also {extra:?}"
+            ))),
+        }
     }
 }
 
@@ -128,8 +175,9 @@ pub fn help() -> String {
         "pgpair {} — tells the truth about a PostgreSQL primary and its standby\n\
          \n\
          Usage:\n  \
-           pgpair [serve] [SETTINGS]   answer HTTP about the pair: /health, /ready, /nodes/NAME/ready\n  \
-           pgpair check [URL]          ask URL once, by default {} of this host's pgpair\n  \
+           pgpair [serve] [SETTINGS]          answer HTTP about the pair\n  \
+           pgpair check [URL]                 ask URL once, by default {} of this host's pgpair\n  \
+           pgpair status [--json] [--watch] [URL]   show the pair as a table, once or every second\n  \
            pgpair --help | --version\n\
          \n\
          Settings of serve (a flag wins over the environment):\n",
@@ -150,8 +198,8 @@ pub fn help() -> String {
          \n\
          Exit codes of serve: 0 stopped as told, 1 failed while running (for example the\n\
          port is taken), 2 bad usage, 70 the front door died and could not be renewed.\n\
-         Exit codes of check: 0 healthy, 1 bad arguments, 2 no connection, 3 no answer in\n\
-         time, 4 not healthy.\n",
+         Exit codes of check and status: 0 healthy (the pair is whole), 1 bad arguments,\n\
+         2 no connection, 3 no answer in time, 4 not healthy (not whole).\n",
     );
     text
 }
@@ -203,6 +251,10 @@ mod tests {
             (&["check", "ftp://x"], "ftp", 1),
             (&["check", "http://a/", "http://b/"], "http://b/", 1),
             (&["check", "--deadline=1s"], "deadline", 1),
+            (&["check", "--json"], "json", 1),
+            (&["serve", "--watch"], "watch", 2),
+            (&["status", "--drain=1s"], "drain", 1),
+            (&["status", "x"], "http://", 1),
         ] {
             let error = parsed(arguments, &[]).expect_err("refused");
             assert!(error.message.contains(named), "{arguments:?}: {error}");

@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod crash;
 pub mod http;
@@ -19,6 +20,7 @@ pub mod probe;
 mod readme;
 pub mod serve;
 pub mod sockets;
+pub mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,6 +31,14 @@ pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILURE: u8 = 1;
 /// Arguments or settings that cannot be used.
 pub const EXIT_USAGE: u8 = 2;
+/// `check` and `status`: the arguments cannot be used.
+pub const EXIT_BAD_ARGUMENTS: u8 = 1;
+/// `check` and `status`: nobody accepts connections there.
+pub const EXIT_NO_CONNECTION: u8 = 2;
+/// `check` and `status`: no complete answer within the time limit.
+pub const EXIT_NO_ANSWER: u8 = 3;
+/// `check`: the endpoint's answer is not 2xx; `status`: the pair is not whole.
+pub const EXIT_NOT_WELL: u8 = 4;
 /// The front door was dead and could not be renewed.
 pub const EXIT_FRONT_DOOR: u8 = 70;
 
@@ -42,6 +52,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Ok(cli::Command::Serve(config)) => ExitCode::from(serve::serve(*config)),
         Ok(cli::Command::Check(target)) => ExitCode::from(check::check(&target)),
+        Ok(cli::Command::Status(options)) => ExitCode::from(status::status(&options)),
         Err(error) => {
             eprintln!("pgpair: {error}");
             ExitCode::from(error.exit_code)

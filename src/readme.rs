@@ -1,8 +1,9 @@
 //! The README's tables say what the code does.
 
 use crate::config::SETTINGS;
-use crate::http::routes::{HEALTH, READY};
+use crate::http::routes::PATHS;
 use crate::probe::node::Reason;
+use crate::probe::pair::PairVerdict;
 
 const README: &str = include_str!("../README.md");
 
@@ -45,13 +46,14 @@ fn every_setting_has_its_row_with_the_same_default() {
 }
 
 #[test]
-fn every_reason_has_its_row() {
-    let words: Vec<_> = rows()
+fn every_reason_and_every_verdict_has_its_row() {
+    let mut found: Vec<_> = rows()
         .filter(|row| row.len() == 2)
         .map(|row| row[0].trim_matches('`'))
         .collect();
-    let mut expected: Vec<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
-    let mut found = words.clone();
+    let reasons = Reason::ALL.iter().map(|reason| reason.word());
+    let verdicts = PairVerdict::ALL.iter().map(|verdict| verdict.word());
+    let mut expected: Vec<_> = reasons.chain(verdicts).collect();
     expected.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, expected);
@@ -59,7 +61,7 @@ fn every_reason_has_its_row() {
 
 #[test]
 fn every_path_is_listed() {
-    for path in HEALTH.iter().chain(&READY) {
+    for (path, _) in PATHS {
         let listed = rows().any(|row| row[0].contains(&format!("`{path}`")));
         assert!(listed, "{path}");
     }

@@ -60,12 +60,14 @@ fn run(config: Config, listen: SocketAddr) -> io::Result<u8> {
     let to_stop = Arc::clone(&door);
     ctrlc::set_handler(move || to_stop.stop()).map_err(io::Error::other)?;
 
-    let targets = settings
+    // One for what the node says and one for commits, each with a connection.
+    let lanes = [&settings, &settings]
         .into_iter()
-        .map(|settings| Arc::new(NodeTarget::new(settings)) as Arc<dyn Target>)
+        .flatten()
+        .map(|settings| Arc::new(NodeTarget::new(settings.clone())) as Arc<dyn Target>)
         .collect();
     let board = Arc::new(Board::new(rules));
-    watch::start(&board, targets).map_err(with("cannot start".to_owned()))?;
+    watch::start(&board, lanes).map_err(with("cannot start".to_owned()))?;
     door.answer(
         &board,
         Options {

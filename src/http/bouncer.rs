@@ -1,7 +1,7 @@
 //! Closes connections that tiny_http would keep: it has no time limits and no
 //! connection limit of its own, and keeps its sockets to itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendFlags, send};
 
 use super::conversation::Conversations;
+use super::counts::{Closed, Counts};
 use crate::sockets::{self, Connection};
 
 /// Time between two looks. A flood is cut back ten times a second; looking
@@ -83,6 +84,7 @@ struct Guest {
 /// What the bouncer remembers from one look to the next.
 #[derive(Default)]
 struct Memory {
+    cut: HashSet<SocketAddr>,
     first_seen: HashMap<SocketAddr, Instant>,
     ended: HashMap<u64, Instant>,
 }
@@ -93,6 +95,7 @@ pub fn run(
     orders: &OrderQueue,
     limits: Limits,
     conversations: &Conversations,
+    counts: &Counts,
     worn_out: impl FnOnce(),
 ) {
     let mut memory = Memory::default();
@@ -106,12 +109,13 @@ pub fn run(
         };
         told.extend(orders.0.try_iter());
         let found = sockets::find(|local| local.port() == limits.port);
-        carry_out(&told, &found.connected);
+        carry_out(&told, &found.connected, counts);
+        counts.connected(found.connected.len());
         if Instant::now() < next_look {
             continue;
         }
         next_look = Instant::now() + LOOK_EVERY;
-        look(&found.connected, limits, conversations, &mut memory);
+        look(&found.connected, limits, conversations, counts, &mut memory);
         let leaked = memory.leaked(&found.ended);
         if leaked >= LEAKED_AT_MOST {
             log::error!("listen event=worn_out leaked_connections={leaked}");
@@ -132,7 +136,7 @@ impl Memory {
     }
 }
 
-fn carry_out(told: &[Order], connections: &[Connection]) {
+fn carry_out(told: &[Order], connections: &[Connection], counts: &Counts) {
     for order in told {
         let found = connections.iter().find(|it| it.peer == order.peer);
         if let Some(connection) = found {
@@ -141,6 +145,7 @@ fn carry_out(told: &[Order], connections: &[Connection]) {
                 let _ = send(connection.stream(), &order.farewell, SendFlags::DONTWAIT);
             }
             connection.cut();
+            counts.closed(Closed::Refused);
         }
     }
 }
@@ -149,6 +154,7 @@ fn look(
     connections: &[Connection],
     limits: Limits,
     conversations: &Conversations,
+    counts: &Counts,
     memory: &mut Memory,
 ) {
     let first_seen = &mut memory.first_seen;
@@ -171,26 +177,36 @@ fn look(
             }
         })
         .collect();
-    for peer in unwelcome(guests, limits) {
-        if let Some(connection) = present.get(&peer) {
-            log::debug!("connection event=closed open={}", present.len());
+    for (peer, why) in unwelcome(guests, limits) {
+        // Once cut it may stay for a while: it is told and counted once.
+        if let Some(connection) = present.get(&peer)
+            && memory.cut.insert(peer)
+        {
+            log::debug!("connection event=closed reason={}", why.word());
             connection.cut();
+            counts.closed(why);
         }
     }
+    memory.cut.retain(|peer| present.contains_key(peer));
 }
 
 /// Picks those who have to go: all who are idle too long, and above the limit
 /// first those who never finished a request, then those idle for longest.
-fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<SocketAddr> {
+fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(SocketAddr, Closed)> {
     let total = guests.len();
     let mut idle: Vec<Guest> = guests.into_iter().filter(|guest| !guest.busy).collect();
     idle.sort_by_key(|guest| (guest.known, std::cmp::Reverse(guest.idle)));
     let too_many = total.saturating_sub(limits.max_connections);
-    idle.iter()
-        .enumerate()
-        .filter(|(place, guest)| *place < too_many || guest.idle > limits.request_timeout)
-        .map(|(_, guest)| guest.peer)
-        .collect()
+    let verdict = |(place, guest): (usize, &Guest)| {
+        if place < too_many {
+            Some((guest.peer, Closed::TooMany))
+        } else if guest.idle > limits.request_timeout {
+            Some((guest.peer, Closed::TimedOut))
+        } else {
+            None
+        }
+    };
+    idle.iter().enumerate().filter_map(verdict).collect()
 }
 
 #[cfg(test)]
@@ -217,7 +233,7 @@ mod tests {
     fn ports(guests: &[Guest]) -> Vec<u16> {
         let mut ports: Vec<u16> = unwelcome(guests.to_vec(), LIMITS)
             .iter()
-            .map(SocketAddr::port)
+            .map(|(peer, _)| peer.port())
             .collect();
         ports.sort_unstable();
         ports

@@ -13,18 +13,22 @@ use std::time::Instant;
 use tiny_http::Request;
 
 use super::bouncer::Orders;
+use super::counts::Counts;
 use super::reply::{Framing, Reply};
+use super::routes;
 
 /// Every connection that has sent a whole request, by the client's address.
 pub struct Conversations {
     all: Mutex<HashMap<SocketAddr, Arc<Conversation>>>,
     orders: Orders,
+    counts: Arc<Counts>,
 }
 
 /// The requests of one connection that have not been answered yet.
 pub struct Conversation {
     peer: SocketAddr,
     orders: Orders,
+    counts: Arc<Counts>,
     inner: Mutex<Inner>,
 }
 
@@ -39,6 +43,8 @@ struct Inner {
 struct Slot {
     request: Request,
     framing: Framing,
+    label: &'static str,
+    arrived: Instant,
     answer: Option<Reply>,
 }
 
@@ -59,10 +65,11 @@ pub struct Standing {
 
 impl Conversations {
     /// Starts without any.
-    pub fn new(orders: Orders) -> Conversations {
+    pub fn new(orders: Orders, counts: Arc<Counts>) -> Conversations {
         Conversations {
             all: Mutex::new(HashMap::new()),
             orders,
+            counts,
         }
     }
 
@@ -71,7 +78,7 @@ impl Conversations {
     pub fn take_in(&self, request: Request, peer: SocketAddr, framing: Framing) -> Ticket {
         let conversation = {
             let mut all = lock(&self.all);
-            let new = || Arc::new(Conversation::new(peer, self.orders.clone()));
+            let new = || Arc::new(Conversation::new(peer, self));
             Arc::clone(all.entry(peer).or_insert_with(new))
         };
         let number = conversation.push(request, framing);
@@ -109,10 +116,11 @@ impl Conversations {
 }
 
 impl Conversation {
-    fn new(peer: SocketAddr, orders: Orders) -> Conversation {
+    fn new(peer: SocketAddr, all: &Conversations) -> Conversation {
         Conversation {
             peer,
-            orders,
+            orders: all.orders.clone(),
+            counts: Arc::clone(&all.counts),
             inner: Mutex::new(Inner {
                 waiting: VecDeque::new(),
                 first: 0,
@@ -125,6 +133,8 @@ impl Conversation {
     fn push(&self, request: Request, framing: Framing) -> u64 {
         let mut inner = lock(&self.inner);
         inner.waiting.push_back(Slot {
+            label: routes::label(request.url()),
+            arrived: Instant::now(),
             request,
             framing,
             answer: None,
@@ -140,6 +150,8 @@ impl Conversation {
             let Slot {
                 request,
                 framing,
+                label,
+                arrived,
                 answer: Some(reply),
             } = slot
             else {
@@ -155,6 +167,7 @@ impl Conversation {
             // A client that does not take a few hundred bytes at once has left
             // many answers unread; the next must not wait for it either.
             inner.broken = written.is_err();
+            self.counts.answered(label, reply.status, arrived);
             if inner.broken || reply.close {
                 self.orders.cut(self.peer);
             }

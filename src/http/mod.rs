@@ -2,6 +2,11 @@
 
 pub mod bouncer;
 pub mod conversation;
+pub mod counts;
+pub mod exposition;
+pub mod metrics;
+pub mod page;
 pub mod reply;
 pub mod routes;
 pub mod server;
+pub mod status;

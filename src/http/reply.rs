@@ -15,8 +15,12 @@ pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
-    /// A JSON document and a line feed.
+    /// The document.
     pub body: Cow<'static, str>,
+    /// What the document is.
+    pub content_type: &'static str,
+    /// The `Content-Security-Policy` of a page.
+    pub policy: Option<&'static str>,
     /// The connection ends with this answer.
     pub close: bool,
 }
@@ -63,6 +67,26 @@ struct ErrorBody<'a> {
 }
 
 impl Reply {
+    /// Answers with a document.
+    pub fn document(
+        status: u16,
+        content_type: &'static str,
+        body: impl Into<Cow<'static, str>>,
+    ) -> Reply {
+        Reply {
+            status,
+            body: body.into(),
+            content_type,
+            policy: None,
+            close: false,
+        }
+    }
+
+    /// Answers with a JSON document.
+    pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Reply {
+        Reply::document(status, "application/json", body)
+    }
+
     /// Says a verdict: 200 or 503.
     pub fn verdict(verdict: &Verdict, nodes: &[String]) -> Reply {
         let age = |age: std::time::Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -73,32 +97,20 @@ impl Reply {
             detail: verdict.detail.as_deref(),
             age_ms: verdict.age.map(age),
         };
-        Reply {
-            status: if verdict.ok { 200 } else { 503 },
-            body: json(&body),
-            close: false,
-        }
+        Reply::json(if verdict.ok { 200 } else { 503 }, json(&body))
     }
 
     /// Says whether our own machinery turns.
     pub fn health(turns: bool) -> Reply {
         if turns {
-            return Reply {
-                status: 200,
-                body: Cow::Borrowed("{\"ok\":true}\n"),
-                close: false,
-            };
+            return Reply::json(200, Cow::Borrowed("{\"ok\":true}\n"));
         }
         let body = ErrorBody {
             ok: false,
             error: "stuck",
             detail: "pgpair's own loop does not turn",
         };
-        Reply {
-            status: 503,
-            body: json(&body),
-            close: false,
-        }
+        Reply::json(503, json(&body))
     }
 
     /// Refuses a request: `error` is a word, `detail` says what would do.
@@ -108,11 +120,7 @@ impl Reply {
             error,
             detail,
         };
-        Reply {
-            status,
-            body: json(&body),
-            close: false,
-        }
+        Reply::json(status, json(&body))
     }
 
     /// Ends the connection after this answer.
@@ -142,17 +150,24 @@ impl Reply {
         } else {
             ""
         };
+        let policy = self.policy.map_or(String::new(), |policy| {
+            format!(
+                "Content-Security-Policy: {policy}\r\n\
+                 X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+            )
+        });
         let head = format!(
             "HTTP/{version} {} {}\r\n\
              Server: pgpair\r\n\
              Date: {}\r\n\
              Cache-Control: no-store\r\n\
-             Content-Type: application/json\r\n\
+             Content-Type: {}\r\n\
              Content-Length: {length}\r\n\
-             {allow}{retry}{connection}\r\n",
+             {policy}{allow}{retry}{connection}\r\n",
             self.status,
             phrase(self.status),
             httpdate::fmt_http_date(SystemTime::now()),
+            self.content_type,
         );
         let mut bytes = head.into_bytes();
         if framing.body == BodyPart::Whole {

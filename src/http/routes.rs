@@ -1,12 +1,62 @@
 //! From method and target to a question or a refusal: pure functions.
 
 use super::reply::Reply;
-use crate::probe::verdict::Scope;
+use crate::probe::lag::{self, Mode};
+use crate::probe::verdict::{Ask, LagLimit, Question, Scope};
 
-/// Paths of the process's own health.
-pub const HEALTH: [&str; 3] = ["/health", "/liveness", "/livez"];
-/// Paths that ask whether the app can talk to its PostgreSQL.
-pub const READY: [&str; 2] = ["/ready", "/readyz"];
+/// What a path is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The process's own health.
+    Health,
+    /// Whether the app can talk to its PostgreSQL.
+    Ready,
+    /// The writable primary.
+    Primary,
+    /// A streaming standby.
+    Replica,
+    /// Either of them.
+    ReadOnly,
+    /// A synchronous standby.
+    Sync,
+    /// An asynchronous standby.
+    Async,
+    /// All that is known, as JSON.
+    Status,
+    /// All that is counted, for Prometheus.
+    Metrics,
+    /// All that is known, as a page.
+    Page,
+}
+
+/// Every path, in the order of the documentation. Old words stand here for
+/// those who come with another product's recipes.
+pub const PATHS: [(&str, Subject); 21] = [
+    ("/health", Subject::Health),
+    ("/liveness", Subject::Health),
+    ("/livez", Subject::Health),
+    ("/ready", Subject::Ready),
+    ("/readyz", Subject::Ready),
+    ("/primary", Subject::Primary),
+    ("/read-write", Subject::Primary),
+    ("/leader", Subject::Primary),
+    ("/master", Subject::Primary),
+    ("/", Subject::Primary),
+    ("/replica", Subject::Replica),
+    ("/standby", Subject::Replica),
+    ("/read-only", Subject::ReadOnly),
+    ("/readiness", Subject::ReadOnly),
+    ("/sync", Subject::Sync),
+    ("/synchronous", Subject::Sync),
+    ("/async", Subject::Async),
+    ("/asynchronous", Subject::Async),
+    ("/status", Subject::Status),
+    ("/metrics", Subject::Metrics),
+    ("/ui", Subject::Page),
+];
+
+/// Values of `replication_state` that Patroni knows.
+const REPLICATION_STATES: [&str; 3] = ["streaming", "in archive recovery", "any"];
 
 /// The longest piece of a request that is repeated in a refusal.
 const ECHOED_AT_MOST: usize = 80;
@@ -16,34 +66,151 @@ const ECHOED_AT_MOST: usize = 80;
 pub enum Route {
     /// Is the process up?
     Health,
-    /// Can the app talk to PostgreSQL, there?
-    Ready(Scope),
+    /// Something that the nodes must be asked.
+    Question(Question),
+    /// All that is known, as JSON.
+    Status,
+    /// All that is counted.
+    Metrics,
+    /// All that is known, as a page.
+    Page,
     /// It cannot be answered.
     Refused(Reply),
+}
+
+/// What a request was counted under: the documented path, or `other`.
+pub fn label(target: &str) -> &'static str {
+    let path = without_authority(target).split('?').next().unwrap_or("");
+    let path = match path.strip_prefix("/nodes/").and_then(|rest| rest.find('/')) {
+        Some(at) => &path["/nodes/".len() + at..],
+        None => path,
+    };
+    let found = PATHS.iter().find(|(known, _)| *known == path);
+    found.map_or("other", |(known, _)| known)
 }
 
 /// Finds the route of a request for `target` (path and query). `nodes` are the
 /// configured names.
 pub fn route(target: &str, nodes: &[String]) -> Route {
-    let (path, query) = match without_authority(target).split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (without_authority(target), None),
+    try_route(target, nodes).unwrap_or_else(Route::Refused)
+}
+
+fn try_route(target: &str, nodes: &[String]) -> Result<Route, Reply> {
+    let target = without_authority(target);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (scope, path) = node_scope(path, nodes)?;
+    let found = PATHS.iter().find(|(known, _)| *known == path);
+    let (path, subject) = *found.ok_or_else(|| no_such_path(path))?;
+    let parameters = Parameters { path, query };
+    let ask = match subject {
+        Subject::Health => None,
+        Subject::Ready => Some(parameters.ready()?),
+        Subject::Primary => Some(Ask::Primary),
+        Subject::Replica => Some(Ask::Replica(parameters.lag_limit()?)),
+        Subject::ReadOnly => Some(Ask::ReadOnly(parameters.lag_limit()?)),
+        Subject::Sync => Some(Ask::Sync),
+        Subject::Async => Some(Ask::Async),
+        Subject::Status | Subject::Metrics | Subject::Page => {
+            if scope != Scope::Pair {
+                return Err(no_such_path(path));
+            }
+            None
+        }
     };
-    let (scope, path) = match node_scope(path, nodes) {
-        Ok(found) => found,
-        Err(refusal) => return Route::Refused(refusal),
-    };
-    let route = if HEALTH.contains(&path) {
-        Route::Health
-    } else if READY.contains(&path) {
-        Route::Ready(scope)
-    } else {
-        return Route::Refused(no_such_path(path));
-    };
-    match query.and_then(first_parameter) {
-        Some(name) => Route::Refused(unknown_parameter(name, path)),
-        None => route,
+    if !matches!(
+        subject,
+        Subject::Ready | Subject::Replica | Subject::ReadOnly
+    ) {
+        parameters.none()?;
     }
+    Ok(match (ask, subject) {
+        (Some(ask), _) => Route::Question(Question { ask, scope }),
+        (None, Subject::Status) => Route::Status,
+        (None, Subject::Metrics) => Route::Metrics,
+        (None, Subject::Page) => Route::Page,
+        (None, _) => Route::Health,
+    })
+}
+
+/// The query of a request for a known path.
+struct Parameters<'a> {
+    path: &'static str,
+    query: &'a str,
+}
+
+impl<'a> Parameters<'a> {
+    fn pairs(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| match pair.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (pair, None),
+        })
+    }
+
+    fn none(&self) -> Result<(), Reply> {
+        match self.pairs().next() {
+            Some((name, _)) => Err(self.unknown(name, "it takes none")),
+            None => Ok(()),
+        }
+    }
+
+    fn ready(&self) -> Result<Ask, Reply> {
+        let mut ask = Ask::Ready;
+        for (name, value) in self.pairs() {
+            match (name, value) {
+                ("write", None | Some("")) => ask = Ask::ReadyWrite,
+                ("write", Some(value)) => return Err(bad_value("write", value, "no value")),
+                _ => return Err(self.unknown(name, "use write")),
+            }
+        }
+        Ok(ask)
+    }
+
+    fn lag_limit(&self) -> Result<LagLimit, Reply> {
+        let mut limit = LagLimit::default();
+        for (name, value) in self.pairs() {
+            let value = value.unwrap_or("");
+            match name {
+                "lag" => {
+                    let bytes = lag::parse_bytes(value);
+                    limit.max_bytes = Some(bytes.map_err(|would| bad_value(name, value, would))?);
+                }
+                "mode" => {
+                    let modes = [Mode::Apply, Mode::Write];
+                    let found = modes.into_iter().find(|mode| mode.word() == value);
+                    limit.mode = found.ok_or_else(|| bad_value(name, value, "apply or write"))?;
+                }
+                "replication_state" => {
+                    let plain = value.replace("%20", " ").replace('+', " ");
+                    if !REPLICATION_STATES.contains(&plain.as_str()) {
+                        return Err(bad_value(name, value, &REPLICATION_STATES.join(", ")));
+                    }
+                }
+                _ => return Err(self.unknown(name, "use lag, mode, replication_state")),
+            }
+        }
+        Ok(limit)
+    }
+
+    fn unknown(&self, name: &str, would_do: &str) -> Reply {
+        Reply::refusal(
+            400,
+            "unknown_parameter",
+            &format!(
+                "{} has no parameter {:?}; {would_do}",
+                self.path,
+                shown(name)
+            ),
+        )
+    }
+}
+
+fn bad_value(name: &str, value: &str, would_do: &str) -> Reply {
+    Reply::refusal(
+        400,
+        "bad_value",
+        &format!("{name} cannot be {:?}; use {would_do}", shown(value)),
+    )
 }
 
 /// Drops scheme and host of the absolute form, which servers must understand.
@@ -75,29 +242,16 @@ fn node_scope<'a>(path: &'a str, nodes: &[String]) -> Result<(Scope, &'a str), R
     }
 }
 
-/// Returns the name of the first parameter, if there is any.
-fn first_parameter(query: &str) -> Option<&str> {
-    let pair = query.split('&').find(|pair| !pair.is_empty())?;
-    pair.split('=').next()
-}
-
 fn no_such_path(path: &str) -> Reply {
-    let paths = [&HEALTH[..], &READY[..]].concat().join(", ");
+    let paths: Vec<&str> = PATHS.iter().map(|(path, _)| *path).collect();
     Reply::refusal(
         404,
         "not_found",
         &format!(
-            "no path {:?}; use {paths}, also under /nodes/{{name}}",
-            shown(path)
+            "no path {:?}; use {}, most of them also under /nodes/{{name}}",
+            shown(path),
+            paths.join(", ")
         ),
-    )
-}
-
-fn unknown_parameter(name: &str, path: &str) -> Reply {
-    Reply::refusal(
-        400,
-        "unknown_parameter",
-        &format!("no parameter {:?}; {path} takes none", shown(name)),
     )
 }
 
@@ -140,50 +294,143 @@ mod tests {
     fn said(target: &str) -> String {
         match route(target, &nodes()) {
             Route::Health => "health".to_owned(),
-            Route::Ready(Scope::Pair) => "ready".to_owned(),
-            Route::Ready(Scope::Node(node)) => format!("ready {node}"),
+            Route::Status => "status".to_owned(),
+            Route::Metrics => "metrics".to_owned(),
+            Route::Page => "page".to_owned(),
+            Route::Question(question) => {
+                let scope = match question.scope {
+                    Scope::Pair => String::new(),
+                    Scope::Node(node) => format!(" {node}"),
+                };
+                format!("{:?}{scope}", question.ask)
+            }
             Route::Refused(reply) => format!("{}", reply.status),
         }
     }
 
+    fn limit(max_bytes: Option<u64>, mode: Mode) -> LagLimit {
+        LagLimit { max_bytes, mode }
+    }
+
     #[test]
-    fn every_target_has_its_route() {
+    fn every_path_has_its_route() {
+        let any = limit(None, Mode::Apply);
         for (target, expected) in [
-            ("/health", "health"),
-            ("/liveness", "health"),
-            ("/livez", "health"),
-            ("/health?", "health"),
-            ("/ready", "ready"),
-            ("/readyz", "ready"),
-            ("/nodes/a/ready", "ready 0"),
-            ("/nodes/b/readyz", "ready 1"),
-            ("/nodes/b/health", "health"),
-            ("http://h:5000/ready", "ready"),
-            ("http://h", "404"),
-            ("/nodes/c/ready", "404"),
-            ("/nodes/a", "404"),
-            ("/nodes/", "404"),
-            ("/nodes", "404"),
-            ("/ready/", "404"),
-            ("//ready", "404"),
-            ("/READY", "404"),
-            ("*", "404"),
-            ("", "404"),
-            ("/ready?verbose", "400"),
-            ("/ready?a=1&b=2", "400"),
-            ("/health?x=1", "400"),
-            ("/nope?x=1", "404"),
+            ("/health", "health".to_owned()),
+            ("/liveness", "health".to_owned()),
+            ("/livez", "health".to_owned()),
+            ("/health?", "health".to_owned()),
+            ("/nodes/b/health", "health".to_owned()),
+            ("/ready", "Ready".to_owned()),
+            ("/readyz", "Ready".to_owned()),
+            ("/ready?write", "ReadyWrite".to_owned()),
+            ("/ready?write=", "ReadyWrite".to_owned()),
+            ("/nodes/a/ready", "Ready 0".to_owned()),
+            ("/nodes/b/readyz?write", "ReadyWrite 1".to_owned()),
+            ("http://h:5000/ready", "Ready".to_owned()),
+            ("/", "Primary".to_owned()),
+            ("http://h", "Primary".to_owned()),
+            ("/primary", "Primary".to_owned()),
+            ("/read-write", "Primary".to_owned()),
+            ("/leader", "Primary".to_owned()),
+            ("/master", "Primary".to_owned()),
+            ("/nodes/b/primary", "Primary 1".to_owned()),
+            ("/replica", format!("{:?}", Ask::Replica(any))),
+            ("/standby", format!("{:?}", Ask::Replica(any))),
+            ("/nodes/a/replica", format!("{:?} 0", Ask::Replica(any))),
+            ("/read-only", format!("{:?}", Ask::ReadOnly(any))),
+            ("/readiness", format!("{:?}", Ask::ReadOnly(any))),
+            ("/sync", "Sync".to_owned()),
+            ("/synchronous", "Sync".to_owned()),
+            ("/async", "Async".to_owned()),
+            ("/nodes/a/asynchronous", "Async 0".to_owned()),
+            ("/status", "status".to_owned()),
+            ("/metrics", "metrics".to_owned()),
+            ("/ui", "page".to_owned()),
         ] {
             assert_eq!(said(target), expected, "{target:?}");
         }
     }
 
     #[test]
+    fn what_is_unknown_or_malformed_is_refused() {
+        for (target, status) in [
+            ("/nodes/c/ready", "404"),
+            ("/nodes/a", "404"),
+            ("/nodes/", "404"),
+            ("/nodes", "404"),
+            ("/nodes/a/status", "404"),
+            ("/nodes/a/ui", "404"),
+            ("/ready/", "404"),
+            ("//ready", "404"),
+            ("/READY", "404"),
+            ("*", "404"),
+            ("", "404"),
+            ("/nope?x=1", "404"),
+            ("/ready?verbose", "400"),
+            ("/ready?write=1", "400"),
+            ("/health?x=1", "400"),
+            ("/primary?lag=1", "400"),
+            ("/replica?lag", "400"),
+            ("/replica?lag=", "400"),
+            ("/replica?lag=10mb", "400"),
+            ("/replica?lag=-1", "400"),
+            ("/replica?mode=flush", "400"),
+            ("/replica?replication_state=x", "400"),
+            ("/replica?lag=1&x", "400"),
+            ("/status?x", "400"),
+        ] {
+            assert_eq!(said(target), status, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_lag_is_exact() {
+        for (query, expected) in [
+            ("lag=0", limit(Some(0), Mode::Apply)),
+            ("lag=10MB", limit(Some(10 * 1024 * 1024), Mode::Apply)),
+            ("lag=1kB&mode=write", limit(Some(1024), Mode::Write)),
+            (
+                "mode=apply&replication_state=streaming",
+                limit(None, Mode::Apply),
+            ),
+            (
+                "replication_state=in%20archive%20recovery",
+                limit(None, Mode::Apply),
+            ),
+        ] {
+            let expected = Question {
+                ask: Ask::Replica(expected),
+                scope: Scope::Pair,
+            };
+            let found = route(&format!("/replica?{query}"), &nodes());
+            assert_eq!(found, Route::Question(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn labels_are_the_documented_paths() {
+        for (target, expected) in [
+            ("/ready?write", "/ready"),
+            ("/nodes/a/primary", "/primary"),
+            ("/nodes/x/primary", "/primary"),
+            ("/", "/"),
+            ("/nope", "other"),
+            ("/nodes/a", "other"),
+            ("", "other"),
+        ] {
+            assert_eq!(label(target), expected, "{target:?}");
+        }
+    }
+
+    #[test]
     fn refusals_name_what_is_wrong_and_what_would_do() {
         for (target, words) in [
-            ("/nope", &["/nope", "/health", "/ready"][..]),
+            ("/nope", &["/nope", "/health", "/replica"][..]),
             ("/nodes/c/ready", &["\\\"c\\\"", "a, b"]),
-            ("/ready?lag=1", &["lag"]),
+            ("/ready?lag=1", &["lag", "write"]),
+            ("/replica?lag=10mb", &["10mb", "kB, MB, GB or TB"]),
+            ("/replica?mode=x", &["apply or write"]),
         ] {
             let Route::Refused(reply) = route(target, &nodes()) else {
                 panic!("{target} is refused");
@@ -196,6 +443,6 @@ mod tests {
         let Route::Refused(reply) = route(&long, &nodes()) else {
             panic!("refused");
         };
-        assert!(reply.body.len() < 400);
+        assert!(reply.body.len() < 600);
     }
 }

@@ -5,26 +5,33 @@ use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{Shutdown, shutdown};
 use tiny_http::{HTTPVersion, Method, Request, Server};
 
 use super::bouncer::{self, Limits, Orders};
 use super::conversation::{Conversations, Ticket};
+use super::counts::Counts;
+use super::exposition::Format;
 use super::reply::{BodyPart, Framing, Reply};
 use super::routes::{self, Route};
+use super::{metrics, page, status};
 use crate::crash::DISPOSABLE;
 use crate::probe::board::{Asker, Board};
 use crate::probe::verdict::Verdict;
 use crate::probe::watch;
 use crate::{EXIT_FRONT_DOOR, EXIT_OK};
 
-/// Longest that writing one answer may block. An answer of a few hundred bytes
-/// fits into the socket's buffer at once unless the client has left many
-/// unread; 20 ms of one such client do not hurt the others.
+/// Longest that writing one answer may block. An answer fits into the socket's
+/// buffer at once unless the client has left many unread; 20 ms of one such
+/// client do not hurt the others.
 const WRITE_AT_MOST: Duration = Duration::from_millis(20);
+
+/// The socket's buffer holds the longest answer (a page or the metrics of many
+/// nodes, tens of kilobytes) however slow the client's line is.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// tiny_http itself has read bodies up to this; larger ones are read when the
 /// request is dropped.
@@ -92,6 +99,7 @@ impl Door {
         // Accepted sockets inherit it. (A limit on receiving would be
         // inherited too, but it would also end `accept` when nobody calls.)
         set_socket_timeout(&listener, Timeout::Send, Some(WRITE_AT_MOST))?;
+        set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
         Ok(Door {
             address: listener.local_addr()?,
             server: Arc::new(
@@ -121,7 +129,8 @@ impl Door {
     /// Fails if the bouncer's thread cannot be started.
     pub fn answer(&self, board: &Arc<Board<Waiter>>, options: Options) -> io::Result<u8> {
         let (orders, queue) = Orders::channel();
-        let conversations = Arc::new(Conversations::new(orders.clone()));
+        let counts = Arc::new(Counts::default());
+        let conversations = Arc::new(Conversations::new(orders.clone(), Arc::clone(&counts)));
         let limits = Limits {
             port: self.address.port(),
             max_connections: options.max_connections,
@@ -129,14 +138,17 @@ impl Door {
         };
         let guests = Arc::clone(&conversations);
         let server = Arc::clone(&self.server);
+        let tally = Arc::clone(&counts);
         watch::spawn("bouncer".to_owned(), move || {
             // Without being told to stop, that is the death of the server.
-            bouncer::run(&queue, limits, &guests, || server.unblock());
+            bouncer::run(&queue, limits, &guests, &tally, || server.unblock());
         })?;
         let clerk = Clerk {
             board,
             conversations: &conversations,
+            counts: &counts,
             orders,
+            started: SystemTime::now(),
         };
         Ok(self.serve(&clerk, options.drain))
     }
@@ -198,8 +210,10 @@ enum Phase {
 /// Works on one request after the other; never waits for anything.
 struct Clerk<'a> {
     board: &'a Board<Waiter>,
-    conversations: &'a Arc<Conversations>,
+    conversations: &'a Conversations,
+    counts: &'a Counts,
     orders: Orders,
+    started: SystemTime,
 }
 
 /// A parked request: it will be answered with the verdict.
@@ -231,6 +245,7 @@ impl Clerk<'_> {
             Some(_) => routes::route(request.url(), &self.board.rules().nodes),
         };
         let framing = framing(&request);
+        let format = Format::accepted(header(&request, "Accept"));
         let ticket = self.conversations.take_in(request, peer, framing);
         let answer = |mut reply: Reply| {
             reply.close |= phase == Phase::Closing;
@@ -239,12 +254,15 @@ impl Clerk<'_> {
         match route {
             Route::Health => ticket.answer(answer(Reply::health(self.board.turns()))),
             Route::Refused(reply) => ticket.answer(answer(reply)),
-            Route::Ready(_) if phase != Phase::Open => {
+            Route::Status => ticket.answer(answer(self.status())),
+            Route::Metrics => ticket.answer(answer(self.metrics(format))),
+            Route::Page => ticket.answer(answer(page())),
+            Route::Question(_) if phase != Phase::Open => {
                 let nodes = &self.board.rules().nodes;
                 ticket.answer(answer(Reply::verdict(&Verdict::draining(), nodes)));
             }
-            Route::Ready(scope) => self.board.ask(
-                scope,
+            Route::Question(question) => self.board.ask(
+                question,
                 Waiter {
                     ticket,
                     nodes: Arc::clone(&self.board.rules().nodes),
@@ -254,10 +272,27 @@ impl Clerk<'_> {
         }
     }
 
+    fn status(&self) -> Reply {
+        let text = status::render(
+            &self.board.report(),
+            self.board.rules(),
+            self.board.uptime(),
+        );
+        Reply::json(200, text)
+    }
+
+    fn metrics(&self, format: Format) -> Reply {
+        let (report, rules) = (self.board.report(), self.board.rules());
+        let text = metrics::render(&report, rules, self.counts, self.started, format);
+        Reply::document(200, format.content_type(), text)
+    }
+
     /// Refuses a request with a body, on a thread that may be lost to it.
     fn refuse_body(&self, request: Request, peer: SocketAddr, refusal: Reply) {
         let length = request.body_length().unwrap_or(0);
+        let label = routes::label(request.url());
         if length > BODY_DISCARDED {
+            self.counts.answered(label, refusal.status, Instant::now());
             return self.forget(request, peer, &refusal);
         }
         let waits = length > BODY_ALREADY_READ || has_header(&request, "Expect");
@@ -266,6 +301,7 @@ impl Clerk<'_> {
             let ticket = self.conversations.take_in(request, peer, framing);
             return ticket.answer(refusal);
         }
+        self.counts.answered(label, refusal.status, Instant::now());
         self.discard(request, peer, refusal);
     }
 
@@ -330,15 +366,25 @@ fn unwanted_body(request: &Request) -> Option<Reply> {
     (encoded || !empty).then(routes::no_body_wanted)
 }
 
+fn page() -> Reply {
+    Reply {
+        policy: Some(page::POLICY),
+        ..Reply::document(200, "text/html; charset=utf-8", page::PAGE)
+    }
+}
+
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn has_header(request: &Request, name: &'static str) -> bool {
-    request
-        .headers()
-        .iter()
-        .any(|header| header.field.equiv(name))
+    header(request, name).is_some()
+}
+
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    let mut headers = request.headers().iter();
+    let found = headers.find(|header| header.field.equiv(name))?;
+    Some(found.value.as_str())
 }
 
 fn method_part(method: &Method) -> Option<BodyPart> {
@@ -354,11 +400,7 @@ fn method_part(method: &Method) -> Option<BodyPart> {
 /// is tiny_http's own, which decides.
 fn framing(request: &Request) -> Framing {
     let http_1_0 = *request.http_version() <= HTTPVersion(1, 0);
-    let connection = request
-        .headers()
-        .iter()
-        .find(|header| header.field.equiv("Connection"))
-        .map(|header| header.value.as_str().to_ascii_lowercase());
+    let connection = header(request, "Connection").map(str::to_ascii_lowercase);
     let keep_alive = match connection.as_deref() {
         Some(said) if said.contains("close") || said.contains("upgrade") => false,
         Some(said) => !http_1_0 || said.contains("keep-alive"),

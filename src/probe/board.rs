@@ -1,8 +1,13 @@
 //! Where requests wait: parked until an observation that began after they
 //! arrived is published, or their deadline passes.
 //!
-//! No thread waits for PostgreSQL on behalf of a request. One watcher a node
-//! asks ([`super::watch`]); whoever publishes settles everybody concerned.
+//! No thread waits for PostgreSQL on behalf of a request. Watchers ask
+//! ([`super::watch`]), each in a lane of its own: one lane a node for what the
+//! node says, one for whether a commit goes through there. Whoever publishes
+//! settles everybody concerned.
+
+mod lane;
+mod record;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +16,14 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::node::{Facts, Failure, Observation, Reason};
-use super::verdict::{self, Policy, Scope, Sight, Silence, Verdict};
+use self::lane::{Lane, UnderWay};
+use self::record::Record;
+use super::node::{Facts, Failure, Observation};
+use super::pair::{self, Assessment, Known};
+use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Verdict, View};
+use super::watch::What;
+
+pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 
 /// Longest time between two looks of the sweep, so that its pulse shows that
 /// our own machinery turns.
@@ -21,10 +32,6 @@ const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// A sweep that has not come round for this long is stuck. Five missed turns:
 /// a busy machine delays one, not five.
 const PULSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// After a failure the next try waits this long (a quarter of the deadline if
-/// that is less), so that many requests do not hammer a server that refuses.
-const PACE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// A stuck watcher that cannot be replaced yet is looked at again after this.
 const STUCK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -66,50 +73,27 @@ struct State<A> {
     /// Counts observations as they begin: an observation settles a request
     /// only if its number is higher than the count when the request arrived.
     begun: u64,
-    nodes: Vec<Node>,
+    /// The nodes' lanes for observations, then those for commits, both in the
+    /// order of the configuration.
+    lanes: Vec<Lane>,
     parked: VecDeque<Parked<A>>,
     last_primary: Option<usize>,
-    logged_pair: Option<(bool, Reason, Option<usize>)>,
+    record: Record,
     sweep_sleeps_until: Option<Instant>,
     closed: bool,
 }
 
-struct Node {
-    /// The watcher that may speak for the node; others were abandoned.
-    epoch: u64,
-    /// The watcher waits for something to do.
-    idle: bool,
-    /// Somebody waits for an observation that has not begun yet.
-    wanted: bool,
-    /// The next observation that nobody asked for.
-    due: Instant,
-    /// Not before this, whoever asks.
-    not_before: Instant,
-    under_way: Option<UnderWay>,
-    latest: Option<Latest>,
-    /// When the node last answered, or when pgpair began to ask.
-    silent_since: Instant,
-    /// It owes an answer for longer than the deadline.
-    overdue: bool,
-    logged: Option<(Reason, Option<&'static str>)>,
-}
-
-struct UnderWay {
-    number: u64,
-    began: Instant,
-    stuck_at: Instant,
-    so_far: Option<Failure>,
-}
-
-struct Latest {
-    number: u64,
-    seen: Observation,
-}
-
 struct Parked<A> {
     asker: A,
-    scope: Scope,
-    arrived: u64,
+    question: Question,
+    arrival: Arrival,
+}
+
+/// When a request arrived, in every way that matters.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    begun: u64,
+    at: Instant,
     deadline: Instant,
 }
 
@@ -137,34 +121,49 @@ impl<A: Asker> Aftermath<A> {
     }
 }
 
+/// All that is known at one moment, for those who report it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The pair and its nodes, judged.
+    pub assessment: Assessment,
+    /// What `/ready` would say of it.
+    pub ready: Verdict,
+    /// Every node's last words, in the order of the configuration.
+    pub nodes: Vec<NodeReport>,
+    /// The last changes, newest first.
+    pub transitions: Vec<Transition>,
+}
+
+/// One node's last words.
+#[derive(Clone, Debug)]
+pub struct NodeReport {
+    /// What it said last, if that may still be relied on.
+    pub facts: Option<Facts>,
+    /// Since it last answered, or since pgpair began to ask; absent until a
+    /// first round trip has ended or is late.
+    pub age: Option<Duration>,
+    /// What was counted over time.
+    pub counts: NodeCounts,
+    /// Lag over the last minutes, oldest first; unknown where it was.
+    pub lag_bytes: Vec<Option<u64>>,
+}
+
 impl<A: Asker> Board<A> {
     /// Makes a board on which nothing is known yet.
     pub fn new(rules: Rules) -> Board<A> {
         let now = Instant::now();
-        let nodes = rules
-            .nodes
-            .iter()
-            .map(|_| Node {
-                epoch: 0,
-                idle: false,
-                wanted: false,
-                due: now,
-                not_before: now,
-                under_way: None,
-                latest: None,
-                silent_since: now,
-                overdue: false,
-                logged: None,
-            })
+        let nodes = rules.nodes.len();
+        let lanes: Vec<Lane> = (0..2 * nodes)
+            .map(|lane| Lane::new(lane >= nodes, now))
             .collect();
         Board {
-            watchers: rules.nodes.iter().map(|_| Condvar::new()).collect(),
+            watchers: lanes.iter().map(|_| Condvar::new()).collect(),
             state: Mutex::new(State {
                 begun: 0,
-                nodes,
+                lanes,
                 parked: VecDeque::new(),
                 last_primary: None,
-                logged_pair: None,
+                record: Record::new(nodes, now),
                 sweep_sleeps_until: None,
                 closed: false,
             }),
@@ -180,67 +179,77 @@ impl<A: Asker> Board<A> {
         &self.rules
     }
 
+    /// Names the watcher of a lane: `watch-a`, `write-a`.
+    pub fn lane_name(&self, lane: usize) -> String {
+        let nodes = self.rules.nodes.len();
+        let kind = if lane < nodes { "watch" } else { "write" };
+        format!("{kind}-{}", self.rules.nodes[lane % nodes])
+    }
+
     /// Parks a question until it can be answered; answers it at once where
     /// that is already certain.
-    pub fn ask(&self, scope: Scope, asker: A) {
+    pub fn ask(&self, question: Question, asker: A) {
         let now = Instant::now();
         let mut state = self.lock();
         if state.closed {
             drop(state);
             return asker.settle(Verdict::draining());
         }
-        let question = Parked {
+        let parked = Parked {
             asker,
-            scope,
-            arrived: state.begun,
-            deadline: now + self.rules.deadline,
+            question,
+            arrival: Arrival {
+                begun: state.begun,
+                at: now,
+                deadline: now + self.rules.deadline,
+            },
         };
-        match self.decide(&state, &question, now) {
+        match self.decide(&state, question, parked.arrival, now) {
             Some(verdict) => {
                 drop(state);
-                question.asker.settle(verdict);
+                parked.asker.settle(verdict);
             }
             None => {
-                let deadline = question.deadline;
-                state.parked.push_back(question);
-                self.want(&mut state, scope);
-                self.wake_sweep_by(&state, deadline);
+                self.demand(&mut state, question);
+                self.wake_sweep_by(&state, parked.arrival.deadline);
+                state.parked.push_back(parked);
             }
         }
     }
 
-    /// Waits until the watcher of this epoch should observe `node`, and
-    /// returns the observation's number. `None`: the watcher was replaced, or
-    /// the board is closed, and it should end.
-    pub fn begin(&self, node: usize, epoch: u64) -> Option<u64> {
+    /// Waits until the watcher of this epoch has something to do in its lane,
+    /// and returns the observation's number and what it is. `None`: the watcher
+    /// was replaced, or the board is closed, and it should end.
+    pub fn begin(&self, lane: usize, epoch: u64) -> Option<(u64, What)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            if state.closed || state.nodes[node].epoch != epoch {
+            if state.closed || state.lanes[lane].epoch != epoch {
                 return None;
             }
-            let this = &mut state.nodes[node];
-            let due = if this.wanted {
-                this.not_before
-            } else {
-                this.due.max(this.not_before)
+            let wait = match state.lanes[lane].next(now) {
+                Ok(what) => return Some((self.begun(&mut state, lane, now), what)),
+                Err(wait) => wait,
             };
-            if due <= now {
-                return Some(self.begun(&mut state, node, now));
-            }
-            this.idle = true;
-            let (guard, _) = self.watchers[node]
-                .wait_timeout(state, due - now)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = guard;
-            state.nodes[node].idle = false;
+            state.lanes[lane].idle = true;
+            state = match wait {
+                Some(wait) => {
+                    let waited = self.watchers[lane].wait_timeout(state, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.watchers[lane].wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+            state.lanes[lane].idle = false;
         }
     }
 
     /// Records what has already gone wrong in the observation under way.
-    pub fn note(&self, node: usize, epoch: u64, failure: Failure) {
+    pub fn note(&self, lane: usize, epoch: u64, failure: Failure) {
         let mut state = self.lock();
-        let this = &mut state.nodes[node];
+        let this = &mut state.lanes[lane];
         if this.epoch == epoch
             && let Some(under_way) = &mut this.under_way
         {
@@ -252,14 +261,14 @@ impl<A: Asker> Board<A> {
     /// whom it settles. Returns `false` if the watcher was replaced meanwhile.
     pub fn publish(
         &self,
-        node: usize,
+        lane: usize,
         epoch: u64,
         number: u64,
         outcome: Result<Facts, Failure>,
     ) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        let this = &mut state.nodes[node];
+        let this = &mut state.lanes[lane];
         let began = match this.under_way.take_if(|it| it.number == number) {
             Some(under_way) if this.epoch == epoch => under_way.began,
             _ => return false,
@@ -269,12 +278,19 @@ impl<A: Asker> Board<A> {
             ended: now,
             outcome,
         };
-        this.take_in(number, seen, &self.rules);
-        if this.latest_is_writable_primary() {
-            state.last_primary = Some(node);
+        if !this.commits {
+            state.record.observed(lane, &seen);
         }
+        let this = &mut state.lanes[lane];
+        this.take_in(number, seen, &self.rules);
         let mut after = Aftermath::none();
-        self.log_changes(&mut state, node, now, &mut after);
+        if !this.commits {
+            if this.known().facts().is_some_and(Facts::is_writable_primary) {
+                state.last_primary = Some(lane);
+            }
+            self.record_changes(&mut state, now, &mut after);
+        }
+        let node = lane % self.rules.nodes.len();
         self.settle(&mut state, Some(node), now, &mut after);
         drop(state);
         after.carry_out();
@@ -282,7 +298,7 @@ impl<A: Asker> Board<A> {
     }
 
     /// Answers those whose deadline has passed, marks nodes that owe an
-    /// answer, and waits for the next thing to do. Returns the nodes whose
+    /// answer, and waits for the next thing to do. Returns the lanes whose
     /// watcher is stuck, or `None` when the board is closed.
     pub fn sweep(&self) -> Option<Vec<usize>> {
         let now = Instant::now();
@@ -292,39 +308,66 @@ impl<A: Asker> Board<A> {
         }
         self.pulse_ms.store(self.elapsed_ms(), Ordering::Relaxed);
         let mut after = Aftermath::none();
-        for node in 0..state.nodes.len() {
-            if state.nodes[node].turns_overdue(now, self.rules.deadline) {
-                self.log_changes(&mut state, node, now, &mut after);
-            }
+        for lane in &mut state.lanes {
+            lane.mark_overdue(now, self.rules.deadline);
         }
+        self.record_changes(&mut state, now, &mut after);
         self.settle(&mut state, None, now, &mut after);
         drop(state);
         after.carry_out();
         Some(self.sleep_until_next())
     }
 
-    /// Returns the epoch that the next watcher of `node` will have.
-    pub fn next_epoch(&self, node: usize) -> u64 {
-        self.lock().nodes[node].epoch + 1
+    /// Returns the epoch that the next watcher of `lane` will have.
+    pub fn next_epoch(&self, lane: usize) -> u64 {
+        self.lock().lanes[lane].epoch + 1
     }
 
-    /// Gives `node` to the watcher of this epoch: what an older one says from
+    /// Gives `lane` to the watcher of this epoch: what an older one says from
     /// now on is ignored, and who waits for it waits for the new one.
-    pub fn take_over(&self, node: usize, epoch: u64) {
+    pub fn take_over(&self, lane: usize, epoch: u64) {
         let now = Instant::now();
         let mut state = self.lock();
-        let this = &mut state.nodes[node];
-        this.epoch = epoch;
-        this.under_way = None;
-        this.due = now;
-        this.not_before = now;
+        state.lanes[lane].take_over(epoch, now);
+        state.record.abandoned(lane % self.rules.nodes.len());
     }
 
     /// Leaves a stuck watcher in place and looks at it again a little later.
-    pub fn leave_stuck(&self, node: usize) {
+    pub fn leave_stuck(&self, lane: usize) {
         let again = Instant::now() + STUCK_AGAIN_AFTER;
-        if let Some(under_way) = &mut self.lock().nodes[node].under_way {
-            under_way.stuck_at = again;
+        if let Some(under_way) = &mut self.lock().lanes[lane].under_way {
+            under_way.stuck_at = Some(again);
+        }
+    }
+
+    /// Reports all that is known now.
+    pub fn report(&self) -> Report {
+        let now = Instant::now();
+        let state = self.lock();
+        let known = state.known(self.rules.nodes.len());
+        let assessment = pair::assess(&known, state.record.trail(), now);
+        let nodes = known
+            .iter()
+            .enumerate()
+            .map(|(node, known)| NodeReport {
+                facts: known.facts().map(|facts| Facts {
+                    replication: state.lanes[node]
+                        .replication
+                        .as_ref()
+                        .map(|(told, _)| Arc::clone(told)),
+                    ..facts.clone()
+                }),
+                age: (known.latest.is_some() || known.overdue.is_some())
+                    .then(|| now.saturating_duration_since(state.lanes[node].silent_since)),
+                counts: state.record.counts(node, now),
+                lag_bytes: state.record.lag_bytes(node),
+            })
+            .collect();
+        Report {
+            ready: self.ready_by_last_words(&state, now),
+            assessment,
+            nodes,
+            transitions: state.record.transitions(),
         }
     }
 
@@ -337,8 +380,9 @@ impl<A: Asker> Board<A> {
         Duration::from_millis(silent) < PULSE_LIMIT
     }
 
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Returns how long ago the board was made.
+    pub fn uptime(&self) -> Duration {
+        self.made.elapsed()
     }
 
     /// Returns how many requests are parked.
@@ -359,34 +403,67 @@ impl<A: Asker> Board<A> {
         }
     }
 
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<A>> {
         // A panic of ours ends the process, so a poisoned lock is never seen.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begun(&self, state: &mut State<A>, node: usize, now: Instant) -> u64 {
+    fn begun(&self, state: &mut State<A>, lane: usize, now: Instant) -> u64 {
         state.begun += 1;
         let number = state.begun;
-        let this = &mut state.nodes[node];
-        this.wanted = false;
+        let this = &mut state.lanes[lane];
+        this.wanted = None;
         this.due = now + self.rules.interval;
         this.under_way = Some(UnderWay {
             number,
             began: now,
-            stuck_at: now + self.rules.stuck_after,
+            // A commit that waits for a synchronous standby goes on waiting in
+            // the server when its connection ends; every new one would take
+            // another connection from the role.
+            stuck_at: (!this.commits).then(|| now + self.rules.stuck_after),
             so_far: None,
         });
         self.wake_sweep_by(state, now + self.rules.deadline);
         number
     }
 
-    fn want(&self, state: &mut State<A>, scope: Scope) {
-        for (index, node) in state.nodes.iter_mut().enumerate() {
-            if scope.covers(index) && !node.wanted {
-                node.wanted = true;
-                if node.idle {
-                    self.watchers[index].notify_one();
-                }
+    /// Has the lanes asked that a question needs.
+    fn demand(&self, state: &mut State<A>, question: Question) {
+        let nodes = self.rules.nodes.len();
+        for node in (0..nodes).filter(|&node| question.concerns(node)) {
+            self.want(state, node, What::Observe(question.depth()));
+        }
+        if question.ask == Ask::ReadyWrite {
+            self.demand_commit(state, question.scope);
+        }
+    }
+
+    /// A commit is tried where the primary is thought to be.
+    fn demand_commit(&self, state: &mut State<A>, scope: Scope) {
+        let nodes = self.rules.nodes.len();
+        for node in (0..nodes).filter(|&node| scope.covers(node)) {
+            let facts = state.lanes[node].known().facts();
+            if facts.is_some_and(Facts::is_writable_primary) {
+                self.want(state, nodes + node, What::Commit);
+            }
+        }
+    }
+
+    fn want(&self, state: &mut State<A>, lane: usize, what: What) {
+        let this = &mut state.lanes[lane];
+        let deeper = |old: What| match (old, what) {
+            (What::Observe(old), What::Observe(new)) => What::Observe(old.max(new)),
+            _ => what,
+        };
+        let new = Some(this.wanted.map_or(what, deeper));
+        if this.wanted != new {
+            this.wanted = new;
+            if this.idle {
+                self.watchers[lane].notify_one();
             }
         }
     }
@@ -419,18 +496,15 @@ impl<A: Asker> Board<A> {
     }
 
     fn next_event(&self, state: &State<A>, now: Instant) -> Instant {
-        let limits = state.nodes.iter().filter_map(|node| {
-            let under_way = node.under_way.as_ref()?;
-            Some(if node.overdue {
-                under_way.stuck_at
-            } else {
-                under_way.began + self.rules.deadline
-            })
-        });
+        let limits = state
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.next_limit(self.rules.deadline));
         // Parked in order of arrival, all with the same deadline.
-        let first = state.parked.front().map(|question| question.deadline);
+        let first = state.parked.front().map(|parked| parked.arrival.deadline);
         limits
             .chain(first)
+            .chain([state.record.next_sample()])
             .fold(now + SWEEP_AT_LEAST_EVERY, Instant::min)
     }
 
@@ -444,183 +518,113 @@ impl<A: Asker> Board<A> {
         after: &mut Aftermath<A>,
     ) {
         let mut waiting = VecDeque::with_capacity(state.parked.len());
-        for question in std::mem::take(&mut state.parked) {
-            let concerned = node.is_none_or(|node| question.scope.covers(node));
-            match concerned
-                .then(|| self.decide(state, &question, now))
-                .flatten()
-            {
-                Some(verdict) => after.settled.push((question.asker, verdict)),
-                None => waiting.push_back(question),
+        for parked in std::mem::take(&mut state.parked) {
+            let question = parked.question;
+            let concerned = node.is_none_or(|node| question.concerns(node));
+            let decided = if concerned {
+                self.decide(state, question, parked.arrival, now)
+            } else {
+                None
+            };
+            match decided {
+                Some(verdict) => after.settled.push((parked.asker, verdict)),
+                None => {
+                    // Only now may be known where a commit has to be tried.
+                    if question.ask == Ask::ReadyWrite {
+                        self.demand_commit(state, question.scope);
+                    }
+                    waiting.push_back(parked);
+                }
             }
         }
         state.parked = waiting;
     }
 
-    fn decide(&self, state: &State<A>, question: &Parked<A>, now: Instant) -> Option<Verdict> {
-        let sights: Vec<_> = state
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| question.scope.covers(*index))
-            .map(|(index, node)| (index, node.sight(question.arrived, question.deadline, now)))
+    fn decide(
+        &self,
+        state: &State<A>,
+        question: Question,
+        arrival: Arrival,
+        now: Instant,
+    ) -> Option<Verdict> {
+        let nodes = self.rules.nodes.len();
+        let views: Vec<View<'_>> = (0..nodes)
+            .map(|node| View {
+                sight: state.lanes[node].sight(question.depth(), arrival, now),
+                known: state.lanes[node].known().facts(),
+                write: state.lanes[nodes + node].commit_sight(arrival, now),
+            })
             .collect();
-        verdict::ready(self.rules.policy, &sights, state.last_primary, now)
+        verdict::decide(question, &self.circumstances(state, &views, now))
     }
 
-    fn log_changes(
-        &self,
-        state: &mut State<A>,
-        node: usize,
+    fn circumstances<'a>(
+        &'a self,
+        state: &State<A>,
+        views: &'a [View<'a>],
         now: Instant,
-        after: &mut Aftermath<A>,
-    ) {
-        let name = &self.rules.nodes[node];
-        after.lines.extend(state.nodes[node].change(name));
-        let sights: Vec<_> = state
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(index, node)| (index, node.as_last_known()))
-            .collect();
-        let Some(verdict) = verdict::ready(self.rules.policy, &sights, state.last_primary, now)
-        else {
-            return;
-        };
-        let what = (verdict.ok, verdict.reason, verdict.node);
-        if state.logged_pair != Some(what) {
-            state.logged_pair = Some(what);
-            let node = verdict.node.map_or(String::new(), |node| {
-                format!(" node={}", self.rules.nodes[node])
-            });
-            let line = format!("pair ready={} reason={}{node}", verdict.ok, verdict.reason);
-            after.lines.push((level(verdict.ok), line));
+    ) -> Circumstances<'a> {
+        Circumstances {
+            policy: self.rules.policy,
+            views,
+            names: &self.rules.nodes,
+            last_primary: state.last_primary,
+            now,
         }
+    }
+
+    /// What `/ready` would say by what is known, however old.
+    fn ready_by_last_words(&self, state: &State<A>, now: Instant) -> Verdict {
+        let nodes = self.rules.nodes.len();
+        let views: Vec<View<'_>> = (0..nodes)
+            .map(|node| {
+                let sight = state.lanes[node].last_sight();
+                View {
+                    sight,
+                    known: None,
+                    write: sight,
+                }
+            })
+            .collect();
+        let question = Question {
+            ask: Ask::Ready,
+            scope: Scope::Pair,
+        };
+        let decided = verdict::decide(question, &self.circumstances(state, &views, now));
+        decided.unwrap_or_else(Verdict::starting)
+    }
+
+    /// Logs and remembers what is new, and takes a sample when one is due.
+    fn record_changes(&self, state: &mut State<A>, now: Instant, after: &mut Aftermath<A>) {
+        let names = &self.rules.nodes;
+        let ready = self.ready_by_last_words(state, now);
+        let State { lanes, record, .. } = state;
+        let known: Vec<Known<'_>> = lanes[..names.len()].iter().map(Lane::known).collect();
+        record.follow(&known, now);
+        let assessment = pair::assess(&known, record.trail(), now);
+        record.sample(&assessment, now, self.rules.interval);
+        let causes: Vec<Option<&Failure>> =
+            lanes[..names.len()].iter().map(Lane::failure).collect();
+        after
+            .lines
+            .extend(record.changes(names, &assessment, &ready, &causes, now));
     }
 }
 
 impl<A> State<A> {
     fn stuck(&self, now: Instant) -> Vec<usize> {
-        let is_stuck = |node: &Node| node.under_way.as_ref().is_some_and(|it| it.stuck_at <= now);
-        (0..self.nodes.len())
-            .filter(|&index| is_stuck(&self.nodes[index]))
+        let is_stuck = |lane: &Lane| {
+            let at = lane.under_way.as_ref().and_then(|it| it.stuck_at);
+            at.is_some_and(|at| at <= now)
+        };
+        (0..self.lanes.len())
+            .filter(|&lane| is_stuck(&self.lanes[lane]))
             .collect()
     }
-}
 
-impl Node {
-    fn take_in(&mut self, number: u64, seen: Observation, rules: &Rules) {
-        let late = seen.took() > rules.deadline;
-        let failed = seen.outcome.is_err();
-        // A failure that took longer than the deadline is no sign of life:
-        // the next one would keep everybody waiting as long again.
-        self.overdue = failed && late;
-        if !self.overdue {
-            self.silent_since = seen.ended;
-        }
-        if failed {
-            self.not_before = seen.began + PACE_AFTER_FAILURE.min(rules.deadline / 4);
-        } else {
-            self.not_before = seen.ended;
-        }
-        self.latest = Some(Latest { number, seen });
+    fn known(&self, nodes: usize) -> Vec<Known<'_>> {
+        self.lanes[..nodes].iter().map(Lane::known).collect()
     }
-
-    fn latest_is_writable_primary(&self) -> bool {
-        self.latest
-            .as_ref()
-            .and_then(|latest| latest.seen.facts())
-            .is_some_and(Facts::is_writable_primary)
-    }
-
-    /// Marks the node overdue if it is; says whether that is new.
-    fn turns_overdue(&mut self, now: Instant, deadline: Duration) -> bool {
-        let late = self
-            .under_way
-            .as_ref()
-            .is_some_and(|under_way| under_way.began + deadline <= now);
-        let new = late && !self.overdue;
-        self.overdue |= late;
-        new
-    }
-
-    fn sight(&self, arrived: u64, deadline: Instant, now: Instant) -> Sight<'_> {
-        match &self.latest {
-            Some(latest) if latest.number > arrived => Sight::Fresh(&latest.seen),
-            _ if deadline <= now => Sight::TimedOut(self.silence()),
-            _ if self.overdue => Sight::Overdue(self.silence()),
-            _ => Sight::Pending,
-        }
-    }
-
-    fn as_last_known(&self) -> Sight<'_> {
-        match &self.latest {
-            _ if self.overdue => Sight::Overdue(self.silence()),
-            Some(latest) => Sight::Fresh(&latest.seen),
-            None => Sight::Pending,
-        }
-    }
-
-    fn silence(&self) -> Silence<'_> {
-        let under_way = self.under_way.as_ref().and_then(|it| it.so_far.as_ref());
-        let late = self
-            .latest
-            .as_ref()
-            .and_then(|latest| latest.seen.outcome.as_ref().err())
-            .filter(|failure| self.overdue && failure.reason != Reason::TimedOut);
-        Silence {
-            since: self.silent_since,
-            so_far: under_way.or(late),
-        }
-    }
-
-    /// Returns a line for the log if the node's state is not what was logged.
-    fn change(&mut self, name: &str) -> Option<(Level, String)> {
-        let (reason, role, failure) = match (&self.latest, self.overdue) {
-            (_, true) => {
-                let so_far = self.silence().so_far.cloned();
-                (
-                    so_far.as_ref().map_or(Reason::TimedOut, |it| it.reason),
-                    None,
-                    so_far,
-                )
-            }
-            (Some(latest), false) => match &latest.seen.outcome {
-                Ok(facts) => (Reason::Ok, Some(facts.role()), None),
-                Err(failure) => (failure.reason, None, Some(failure.clone())),
-            },
-            (None, false) => return None,
-        };
-        if self.logged == Some((reason, role)) {
-            return None;
-        }
-        self.logged = Some((reason, role));
-        let line = node_line(name, reason, role, failure.as_ref());
-        Some((level(reason == Reason::Ok), line))
-    }
-}
-
-fn level(good: bool) -> Level {
-    if good { Level::Info } else { Level::Warn }
-}
-
-fn node_line(
-    name: &str,
-    reason: Reason,
-    role: Option<&'static str>,
-    failure: Option<&Failure>,
-) -> String {
-    let mut line = format!("node node={name} reason={reason}");
-    if let Some(role) = role {
-        line.push_str(&format!(" role={role}"));
-    }
-    if let Some(failure) = failure {
-        line.push_str(&format!(" detail={:?}", failure.detail));
-        if !failure.cause.is_empty() {
-            line.push_str(&format!(" cause={:?}", failure.cause));
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -6,25 +6,58 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use postgres::config::SslMode as PgSslMode;
 use postgres::error::SqlState;
-use postgres::{Client, NoTls, SimpleQueryMessage};
+use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::node::{Facts, Failure, Reason};
+use super::node::{Depth, Facts, Failure, Reason, Receiver, Replication, Sender, Slot};
 use super::tls::{SslMode, TlsError};
-use super::watch::{Observer, Target};
+use super::watch::{Observer, Target, What};
 use crate::config::passfile::{self, Secret};
 use crate::sockets;
 
-/// One round trip, in the simple protocol: no prepared statement, so that a
-/// pooler in between may hand every query to another server process.
-const OBSERVE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+/// Who is primary: one round trip in the simple protocol, which needs no
+/// prepared statement, so that a pooler in between may hand every query to
+/// another server process.
+const ROLE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+
+/// Replication too, in the same round trip. What a role without `pg_monitor`
+/// may not see comes back as NULL. The timeline of a primary is that of the
+/// WAL file it writes; the control file lags behind until a checkpoint.
+const REPLICATION: &str = "\
+    SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
+    SELECT current_setting('server_version_num'), \
+           (SELECT system_identifier FROM pg_control_system()), \
+           CASE WHEN pg_is_in_recovery() THEN NULL \
+                ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
+           (SELECT greatest(timeline_id, r.received_tli) FROM pg_control_checkpoint() \
+              LEFT JOIN pg_stat_get_wal_receiver() r ON true), \
+           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                ELSE pg_current_wal_lsn() END, \
+           pg_last_wal_receive_lsn(), \
+           CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
+           (SELECT bool_or(pending_restart) FROM pg_settings), \
+           current_setting('cluster_name'), \
+           CASE WHEN pg_is_in_recovery() \
+                THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END; \
+    SELECT status, latest_end_lsn, slot_name FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL; \
+    SELECT s.application_name, s.state, s.sync_state, l.slot_name \
+      FROM pg_stat_replication s LEFT JOIN pg_replication_slots l ON l.active_pid = s.pid; \
+    SELECT slot_name, active, \
+           CASE WHEN NOT pg_is_in_recovery() \
+                THEN greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0) END, \
+           wal_status FROM pg_replication_slots";
+
+/// A commit that needs no table: a transactional logical message makes the
+/// transaction write WAL, so its commit is flushed and replicated like any.
+const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'pgpair', '')";
 
 /// Longest wait for a connection from the pool. A watcher counts as stuck
 /// earlier and is abandoned then; this lets its thread end some time after.
@@ -196,10 +229,10 @@ impl NodeObserver {
 }
 
 impl Observer for NodeObserver {
-    fn observe(&mut self, note: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
+    fn observe(&mut self, what: What, note: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
         let mut link = self.connection()?;
         let used_before = std::mem::replace(&mut link.used, true);
-        match link.ask() {
+        match link.ask(what) {
             // The server went away since the last time. That says nothing of
             // the one that may be there by now.
             Err(failure) if used_before && link.has_ended() => {
@@ -207,7 +240,7 @@ impl Observer for NodeObserver {
                 drop(link);
                 let mut link = self.connection()?;
                 link.used = true;
-                link.ask()
+                link.ask(what)
             }
             outcome => outcome,
         }
@@ -223,14 +256,21 @@ struct Link {
 }
 
 impl Link {
-    fn ask(&mut self) -> Result<Facts, Failure> {
-        match &mut self.client {
-            Ok(client) => client
-                .simple_query(OBSERVE)
-                .map_err(|error| failure_of(&error))
-                .and_then(|rows| facts_of(&rows)),
-            Err(failure) => Err(failure.clone()),
-        }
+    fn ask(&mut self, what: What) -> Result<Facts, Failure> {
+        let client = match &mut self.client {
+            Ok(client) => client,
+            Err(failure) => return Err(failure.clone()),
+        };
+        let (query, parse): (&str, Parse) = match what {
+            What::Observe(Depth::Role) => (ROLE, role),
+            What::Observe(Depth::Replication) => (REPLICATION, replication),
+            What::Commit => (COMMIT, |_| Some(WRITTEN)),
+        };
+        let messages = client
+            .simple_query(query)
+            .map_err(|error| failure_of(&error))?;
+        parse(&results(messages))
+            .ok_or_else(|| Failure::new(Reason::Error, "the answer was not understood"))
     }
 
     fn has_ended(&self) -> bool {
@@ -348,18 +388,95 @@ fn password(settings: &Settings) -> Result<Option<Secret>, Failure> {
     }
 }
 
-fn facts_of(messages: &[SimpleQueryMessage]) -> Result<Facts, Failure> {
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let parsed = row.and_then(|row| {
-        Some(Facts {
-            in_recovery: boolean(row.get(0)?)?,
-            read_only: boolean(row.get(1)?)?,
-        })
-    });
-    parsed.ok_or_else(|| Failure::new(Reason::Error, "the answer was not understood"))
+/// What a commit shows: a primary that takes writes.
+const WRITTEN: Facts = Facts {
+    in_recovery: false,
+    read_only: false,
+    replication: None,
+};
+
+/// Reads the facts out of the results of all statements.
+type Parse = fn(&[Rows]) -> Option<Facts>;
+
+/// The rows of one statement.
+type Rows = Vec<SimpleQueryRow>;
+
+/// Splits the answer to several statements into one result each.
+fn results(messages: Vec<SimpleQueryMessage>) -> Vec<Rows> {
+    let mut results = Vec::new();
+    let mut rows = Rows::new();
+    for message in messages {
+        match message {
+            SimpleQueryMessage::Row(row) => rows.push(row),
+            SimpleQueryMessage::CommandComplete(_) => results.push(std::mem::take(&mut rows)),
+            _ => {}
+        }
+    }
+    results
+}
+
+fn role(results: &[Rows]) -> Option<Facts> {
+    let row = results.first()?.first()?;
+    Some(Facts {
+        in_recovery: boolean(row.get(0)?)?,
+        read_only: boolean(row.get(1)?)?,
+        replication: None,
+    })
+}
+
+fn replication(results: &[Rows]) -> Option<Facts> {
+    let mut facts = role(results)?;
+    let [_, node, receiver, senders, slots] = results else {
+        return None;
+    };
+    let row = node.first()?;
+    let timeline = || u32::from_str_radix(row.get(2)?, 16).ok();
+    facts.replication = Some(Arc::new(Replication {
+        server_version: parsed(row, 0),
+        system_identifier: parsed(row, 1),
+        timeline: timeline().or_else(|| parsed(row, 3)),
+        lsn: parsed(row, 4),
+        received: parsed(row, 5),
+        replay_paused: row.get(6).and_then(boolean).unwrap_or(false),
+        pending_restart: row.get(7).and_then(boolean),
+        cluster_name: text(row, 8),
+        replay_age_seconds: parsed(row, 9),
+        receiver: receiver.first().map(|row| Receiver {
+            status: text(row, 0),
+            latest_end: parsed(row, 1),
+            slot: text(row, 2),
+        }),
+        senders: senders
+            .iter()
+            .map(|row| Sender {
+                application_name: text(row, 0).unwrap_or_default(),
+                state: text(row, 1),
+                sync_state: text(row, 2),
+                slot: text(row, 3),
+            })
+            .collect(),
+        slots: slots
+            .iter()
+            .map(|row| Slot {
+                name: text(row, 0).unwrap_or_default(),
+                active: row.get(1).and_then(boolean).unwrap_or(false),
+                retained_bytes: parsed(row, 2),
+                wal_status: text(row, 3),
+            })
+            .collect(),
+    }));
+    Some(facts)
+}
+
+/// A value that is not NULL and not empty.
+fn text(row: &SimpleQueryRow, column: usize) -> Option<String> {
+    row.get(column)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+}
+
+fn parsed<T: FromStr>(row: &SimpleQueryRow, column: usize) -> Option<T> {
+    row.get(column)?.parse().ok()
 }
 
 fn boolean(text: &str) -> Option<bool> {

@@ -2,7 +2,10 @@
 
 pub mod board;
 pub mod db;
+pub mod lag;
+pub mod lsn;
 pub mod node;
+pub mod pair;
 pub mod tls;
 pub mod verdict;
 pub mod watch;

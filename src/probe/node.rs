@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::lsn::Lsn;
 
 /// Why a verdict is what it is: one word, the same in JSON, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,8 +32,18 @@ pub enum Reason {
     ReadOnly,
     /// The node is a standby, and a primary was asked for.
     InRecovery,
+    /// The standby's WAL receiver is not streaming.
+    NotStreaming,
+    /// The standby is further behind than was allowed.
+    Lagging,
+    /// More than one node is a writable primary.
+    SplitBrain,
     /// Every node answered and none is a writable primary.
     NoPrimary,
+    /// The node belongs to another PostgreSQL system than its pair.
+    WrongSystem,
+    /// The primary does not get a commit through.
+    WriteStalled,
     /// Known to owe an answer for longer than the deadline.
     Overdue,
     /// pgpair itself is about to stop.
@@ -41,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Ok,
         Reason::Starting,
         Reason::Refused,
@@ -53,7 +66,12 @@ impl Reason {
         Reason::ShuttingDown,
         Reason::ReadOnly,
         Reason::InRecovery,
+        Reason::NotStreaming,
+        Reason::Lagging,
+        Reason::SplitBrain,
         Reason::NoPrimary,
+        Reason::WrongSystem,
+        Reason::WriteStalled,
         Reason::Overdue,
         Reason::Draining,
         Reason::Error,
@@ -73,7 +91,12 @@ impl Reason {
             Reason::ShuttingDown => "shutting_down",
             Reason::ReadOnly => "read_only",
             Reason::InRecovery => "in_recovery",
+            Reason::NotStreaming => "not_streaming",
+            Reason::Lagging => "lagging",
+            Reason::SplitBrain => "split_brain",
             Reason::NoPrimary => "no_primary",
+            Reason::WrongSystem => "wrong_system",
+            Reason::WriteStalled => "write_stalled",
             Reason::Overdue => "overdue",
             Reason::Draining => "draining",
             Reason::Error => "error",
@@ -87,13 +110,102 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How much one round trip asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Who is primary: cheap enough for every `/ready`.
+    Role,
+    /// Replication too.
+    Replication,
+}
+
 /// What a node said about itself in one round trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// The node replays another's WAL (`pg_is_in_recovery()`): a standby.
     pub in_recovery: bool,
     /// New transactions are read-only; always so on a standby.
     pub read_only: bool,
+    /// What was asked with [`Depth::Replication`].
+    pub replication: Option<Arc<Replication>>,
+}
+
+/// What a node said about replication. `None` is "not told", by a server that
+/// has nothing to tell or a role that may not see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replication {
+    /// PostgreSQL's version as a number, 170002 for 17.2.
+    pub server_version: Option<u32>,
+    /// Tells one PostgreSQL system (one initdb) from another.
+    pub system_identifier: Option<u64>,
+    /// The timeline that the node writes or replays.
+    pub timeline: Option<u32>,
+    /// On a primary what is written, on a standby what is replayed.
+    pub lsn: Option<Lsn>,
+    /// On a standby: what it has received and flushed.
+    pub received: Option<Lsn>,
+    /// On a standby: replay was paused by hand.
+    pub replay_paused: bool,
+    /// On a standby: since the commit of the last transaction that it replayed,
+    /// by the servers' clocks.
+    pub replay_age_seconds: Option<f64>,
+    /// A setting waits for a restart.
+    pub pending_restart: Option<bool>,
+    /// The node's `cluster_name`; often the name by which it replicates.
+    pub cluster_name: Option<String>,
+    /// On a standby: the WAL receiver, if there is one.
+    pub receiver: Option<Receiver>,
+    /// Who streams from this node.
+    pub senders: Vec<Sender>,
+    /// The node's replication slots.
+    pub slots: Vec<Slot>,
+}
+
+/// A standby's WAL receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receiver {
+    /// `streaming`, `starting`, `waiting`, …; absent without `pg_monitor`.
+    pub status: Option<String>,
+    /// The sender's last end of WAL that the receiver heard of.
+    pub latest_end: Option<Lsn>,
+    /// The slot that it uses on the sender.
+    pub slot: Option<String>,
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The name that the standby gave.
+    pub application_name: String,
+    /// `streaming`, `catchup`, `backup`, …
+    pub state: Option<String>,
+    /// `async`, `potential`, `sync` or `quorum`.
+    pub sync_state: Option<String>,
+    /// The slot that it reads from.
+    pub slot: Option<String>,
+}
+
+/// A replication slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Somebody reads from it.
+    pub active: bool,
+    /// WAL that it holds back, in bytes.
+    pub retained_bytes: Option<u64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+}
+
+impl Replication {
+    /// Says whether the WAL receiver streams; `None` if that cannot be seen.
+    pub fn streams(&self) -> Option<bool> {
+        match &self.receiver {
+            None => Some(false),
+            Some(receiver) => receiver.status.as_ref().map(|it| it == "streaming"),
+        }
+    }
 }
 
 impl Facts {
@@ -189,6 +301,7 @@ mod tests {
             let facts = Facts {
                 in_recovery,
                 read_only,
+                replication: None,
             };
             assert_eq!(facts.is_writable_primary(), expected, "{facts:?}");
         }

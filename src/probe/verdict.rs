@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::node::{Failure, Observation, Reason};
+use super::lag::{self, Mode};
+use super::node::{Depth, Facts, Failure, Observation, Reason, Replication};
+use super::pair;
 
 /// When `/ready` is 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -57,6 +59,62 @@ impl Scope {
     }
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Can the app talk to its PostgreSQL?
+    Ready,
+    /// And does a commit go through?
+    ReadyWrite,
+    /// Is there exactly one writable primary?
+    Primary,
+    /// Is there a streaming standby, not further behind than allowed?
+    Replica(LagLimit),
+    /// Is there either?
+    ReadOnly(LagLimit),
+    /// Is there a streaming standby that commits wait for?
+    Sync,
+    /// Is there a streaming standby that no commit waits for?
+    Async,
+}
+
+/// How far behind a standby may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LagLimit {
+    /// At most this many bytes; `None` is no limit.
+    pub max_bytes: Option<u64>,
+    /// Which lag is meant.
+    pub mode: Mode,
+}
+
+/// What is asked, and about whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What.
+    pub ask: Ask,
+    /// About whom.
+    pub scope: Scope,
+}
+
+impl Question {
+    /// Returns how much must be asked of the nodes for it.
+    pub fn depth(self) -> Depth {
+        match self.ask {
+            Ask::Ready | Ask::ReadyWrite | Ask::Primary => Depth::Role,
+            Ask::Replica(_) | Ask::ReadOnly(_) | Ask::Sync | Ask::Async => Depth::Replication,
+        }
+    }
+
+    /// Says whether `node` can change the answer: also for one node's sake
+    /// the others count where a second primary or the primary's position does.
+    pub fn concerns(self, node: usize) -> bool {
+        match self.ask {
+            Ask::Ready | Ask::ReadyWrite => self.scope.covers(node),
+            _ => true,
+        }
+    }
+}
+
 /// What one request may know of one node at this moment.
 #[derive(Clone, Copy, Debug)]
 pub enum Sight<'a> {
@@ -68,6 +126,18 @@ pub enum Sight<'a> {
     TimedOut(Silence<'a>),
     /// The node was already known to owe an answer.
     Overdue(Silence<'a>),
+}
+
+/// A node as one question sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Its answer to the question.
+    pub sight: Sight<'a>,
+    /// What it said last, however long before the question, unless it owes an
+    /// answer now.
+    pub known: Option<&'a Facts>,
+    /// What became of a commit there.
+    pub write: Sight<'a>,
 }
 
 /// What there is to say of a node that does not answer.
@@ -95,6 +165,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Makes the answer of a probe that has not asked anybody yet.
+    pub fn starting() -> Verdict {
+        refusal(Reason::Starting, "not every node has been asked yet")
+    }
+
     /// Makes the answer of a probe that is about to stop.
     pub fn draining() -> Verdict {
         Verdict {
@@ -107,37 +182,34 @@ impl Verdict {
     }
 }
 
-/// Decides `/ready`. `None` means that what is still pending could change the
-/// answer.
-///
-/// `sights` holds the nodes that the question covers, each with its place in
-/// the configuration. `last_primary` is the node that was last seen to be a
-/// writable primary: when nobody is, its state is the reason that matters.
-pub fn ready(
-    policy: Policy,
-    sights: &[(usize, Sight<'_>)],
-    last_primary: Option<usize>,
-    now: Instant,
-) -> Option<Verdict> {
-    let views: Vec<View> = sights
-        .iter()
-        .map(|(node, sight)| View::of(policy, *node, sight, now))
-        .collect();
-    let pending = views.iter().any(|view| view.standing == Standing::Pending);
-    let first = |standing| views.iter().find(|view| view.standing == standing);
-    match policy {
-        Policy::Primary | Policy::Any => {
-            if let Some(good) = first(Standing::Good) {
-                return Some(good.clone().verdict());
-            }
-            (!pending).then(|| worst(policy, &views, last_primary))
-        }
-        Policy::All => {
-            if let Some(bad) = first(Standing::Bad) {
-                return Some(bad.clone().verdict());
-            }
-            (!pending).then(|| oldest(&views))
-        }
+/// Everything that a decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// When the pair is ready.
+    pub policy: Policy,
+    /// Every node, in the order of the configuration.
+    pub views: &'a [View<'a>],
+    /// Their names.
+    pub names: &'a [String],
+    /// The node that was last seen to be a writable primary: when nobody is,
+    /// its state is the reason that matters.
+    pub last_primary: Option<usize>,
+    /// The present.
+    pub now: Instant,
+}
+
+/// Decides a question. `None` means that what is still pending could change
+/// the answer.
+pub fn decide(question: Question, of: &Circumstances<'_>) -> Option<Verdict> {
+    let scope = question.scope;
+    match question.ask {
+        Ask::Ready => ready(scope, of),
+        Ask::ReadyWrite => ready_write(scope, of),
+        Ask::Primary => primary(scope, of),
+        Ask::Replica(limit) => replica(scope, limit, of),
+        Ask::ReadOnly(limit) => read_only(scope, limit, of),
+        Ask::Sync => by_sync_state(scope, &["sync", "quorum"], of),
+        Ask::Async => by_sync_state(scope, &["async", "potential"], of),
     }
 }
 
@@ -148,9 +220,9 @@ enum Standing {
     Pending,
 }
 
-/// One node as a policy sees it.
+/// One node's part in an answer.
 #[derive(Clone, Debug)]
-struct View {
+struct Finding {
     node: usize,
     standing: Standing,
     reason: Reason,
@@ -158,23 +230,40 @@ struct View {
     age: Duration,
 }
 
-impl View {
-    fn of(policy: Policy, node: usize, sight: &Sight<'_>, now: Instant) -> View {
-        let (standing, reason, detail, since) = match sight {
-            Sight::Pending => (Standing::Pending, Reason::Overdue, None, now),
-            Sight::Fresh(seen) => {
-                let (standing, reason, detail) = fresh(policy, seen);
-                (standing, reason, detail, seen.began)
-            }
-            Sight::TimedOut(silence) => silent(Reason::TimedOut, silence, now),
-            Sight::Overdue(silence) => silent(Reason::Overdue, silence, now),
+impl Finding {
+    /// Judges a node by what it answered; a silent one is bad, a pending one
+    /// is pending.
+    fn of(
+        of: &Circumstances<'_>,
+        node: usize,
+        judge: impl Fn(&Facts) -> Result<(), (Reason, &'static str)>,
+    ) -> Finding {
+        let (standing, reason, detail, since) = match &of.views[node].sight {
+            Sight::Pending => (Standing::Pending, Reason::Overdue, None, of.now),
+            Sight::Fresh(seen) => match &seen.outcome {
+                Err(failure) => {
+                    let detail = Some(failure.detail.clone());
+                    (Standing::Bad, failure.reason, detail, seen.began)
+                }
+                Ok(facts) => match judge(facts) {
+                    Ok(()) => (Standing::Good, Reason::Ok, None, seen.began),
+                    Err((reason, detail)) => (
+                        Standing::Bad,
+                        reason,
+                        Some(Cow::Borrowed(detail)),
+                        seen.began,
+                    ),
+                },
+            },
+            Sight::TimedOut(silence) => silent(Reason::TimedOut, silence, of.now),
+            Sight::Overdue(silence) => silent(Reason::Overdue, silence, of.now),
         };
-        View {
+        Finding {
             node,
             standing,
             reason,
             detail,
-            age: now.saturating_duration_since(since),
+            age: of.now.saturating_duration_since(since),
         }
     }
 
@@ -186,23 +275,6 @@ impl View {
             detail: self.detail,
             age: Some(self.age),
         }
-    }
-}
-
-fn fresh(policy: Policy, seen: &Observation) -> (Standing, Reason, Option<Cow<'static, str>>) {
-    match &seen.outcome {
-        Err(failure) => (Standing::Bad, failure.reason, Some(failure.detail.clone())),
-        Ok(facts) if policy == Policy::Primary && facts.in_recovery => (
-            Standing::Bad,
-            Reason::InRecovery,
-            Some(Cow::Borrowed("the node is a standby")),
-        ),
-        Ok(facts) if policy == Policy::Primary && facts.read_only => (
-            Standing::Bad,
-            Reason::ReadOnly,
-            Some(Cow::Borrowed("the primary's transactions are read-only")),
-        ),
-        Ok(_) => (Standing::Good, Reason::Ok, None),
     }
 }
 
@@ -222,47 +294,310 @@ fn silent(
     (Standing::Bad, reason, Some(detail), silence.since)
 }
 
-/// Picks the node whose trouble explains best why nobody will do.
-fn worst(policy: Policy, views: &[View], last_primary: Option<usize>) -> Verdict {
-    let broken = |view: &&View| view.reason != Reason::InRecovery;
-    let of_last_primary = views.iter().find(|view| Some(view.node) == last_primary);
-    let found = of_last_primary
-        .filter(broken)
-        .or_else(|| views.iter().find(broken))
-        .or(if views.len() == 1 {
-            views.first()
-        } else {
-            None
-        });
-    match found {
-        Some(view) => view.clone().verdict(),
-        None => Verdict {
-            ok: false,
-            reason: Reason::NoPrimary,
+fn refusal(reason: Reason, detail: &'static str) -> Verdict {
+    Verdict {
+        ok: false,
+        reason,
+        node: None,
+        detail: Some(Cow::Borrowed(detail)),
+        age: None,
+    }
+}
+
+fn findings(
+    scope: Scope,
+    of: &Circumstances<'_>,
+    judge: impl Fn(&Facts) -> Result<(), (Reason, &'static str)>,
+) -> Vec<Finding> {
+    (0..of.views.len())
+        .filter(|&node| scope.covers(node))
+        .map(|node| Finding::of(of, node, &judge))
+        .collect()
+}
+
+fn first(findings: &[Finding], standing: Standing) -> Option<&Finding> {
+    findings.iter().find(|it| it.standing == standing)
+}
+
+fn takes_writes(facts: &Facts) -> Result<(), (Reason, &'static str)> {
+    if facts.in_recovery {
+        Err((Reason::InRecovery, "the node is a standby"))
+    } else if facts.read_only {
+        Err((Reason::ReadOnly, "the primary's transactions are read-only"))
+    } else {
+        Ok(())
+    }
+}
+
+fn ready(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
+    let found = match of.policy {
+        Policy::Primary => findings(scope, of, takes_writes),
+        Policy::Any | Policy::All => findings(scope, of, |_| Ok(())),
+    };
+    let settles = match of.policy {
+        Policy::Primary | Policy::Any => Standing::Good,
+        Policy::All => Standing::Bad,
+    };
+    if let Some(one) = first(&found, settles) {
+        return Some(one.clone().verdict());
+    }
+    if first(&found, Standing::Pending).is_some() {
+        return None;
+    }
+    Some(match of.policy {
+        Policy::Primary => worst(&found, of.last_primary),
+        Policy::Any => found[0].clone().verdict(),
+        // All are well: as old as the oldest knowledge that rests on.
+        Policy::All => Verdict {
+            ok: true,
+            reason: Reason::Ok,
             node: None,
-            detail: Some(Cow::Borrowed(match policy {
-                Policy::Primary => "every node is a standby",
-                Policy::Any | Policy::All => "no node answered",
-            })),
-            age: views.iter().map(|view| view.age).max(),
+            detail: None,
+            age: found.iter().map(|it| it.age).max(),
+        },
+    })
+}
+
+/// Picks the node whose trouble explains best why nobody is primary.
+fn worst(found: &[Finding], last_primary: Option<usize>) -> Verdict {
+    let broken = |it: &&Finding| it.reason != Reason::InRecovery;
+    let of_last_primary = found.iter().find(|it| Some(it.node) == last_primary);
+    let only = (found.len() == 1).then(|| &found[0]);
+    let explains = of_last_primary
+        .filter(broken)
+        .or_else(|| found.iter().find(broken))
+        .or(only);
+    match explains {
+        Some(one) => one.clone().verdict(),
+        None => Verdict {
+            age: found.iter().map(|it| it.age).max(),
+            ..refusal(Reason::NoPrimary, "every node is a standby")
         },
     }
 }
 
-/// All is well: as old as the oldest knowledge it rests on.
-fn oldest(views: &[View]) -> Verdict {
-    Verdict {
-        ok: true,
-        reason: Reason::Ok,
-        node: None,
-        detail: None,
-        age: views.iter().map(|view| view.age).max(),
+fn ready_write(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
+    let base = ready(scope, of)?;
+    if !base.ok {
+        return Some(base);
     }
+    let found = findings(scope, of, takes_writes);
+    let Some(primary) = first(&found, Standing::Good) else {
+        let waits = first(&found, Standing::Pending).is_some();
+        return (!waits).then(|| worst(&found, of.last_primary));
+    };
+    let stalled = |detail: Cow<'static, str>, since: Instant| Verdict {
+        ok: false,
+        reason: Reason::WriteStalled,
+        node: Some(primary.node),
+        detail: Some(detail),
+        age: Some(of.now.saturating_duration_since(since)),
+    };
+    match &of.views[primary.node].write {
+        Sight::Pending => None,
+        Sight::Fresh(seen) => match &seen.outcome {
+            Ok(_) => Some(primary.clone().verdict()),
+            Err(failure) => Some(stalled(failure.detail.clone(), seen.began)),
+        },
+        Sight::TimedOut(silence) | Sight::Overdue(silence) => {
+            let seconds = of
+                .now
+                .saturating_duration_since(silence.since)
+                .as_secs_f64();
+            let detail = format!("no commit for {seconds:.1} s");
+            Some(stalled(Cow::Owned(detail), silence.since))
+        }
+    }
+}
+
+/// Another node that is, or was when it was last seen, a writable primary.
+fn rival(of: &Circumstances<'_>, node: usize) -> Option<Standing> {
+    let others = (0..of.views.len()).filter(|&other| other != node);
+    let standings = others.filter_map(|other| {
+        let finding = Finding::of(of, other, takes_writes);
+        match finding.standing {
+            Standing::Good => Some(Standing::Good),
+            Standing::Pending => of.views[other]
+                .known
+                .is_some_and(Facts::is_writable_primary)
+                .then_some(Standing::Pending),
+            Standing::Bad => None,
+        }
+    });
+    // A certain rival outweighs a possible one.
+    standings.min_by_key(|standing| *standing != Standing::Good)
+}
+
+fn primary(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
+    let found = findings(scope, of, takes_writes);
+    if let Some(one) = first(&found, Standing::Good) {
+        return match rival(of, one.node) {
+            None => Some(one.clone().verdict()),
+            Some(Standing::Pending) => None,
+            Some(_) => Some(refusal(
+                Reason::SplitBrain,
+                "more than one node is a writable primary",
+            )),
+        };
+    }
+    if first(&found, Standing::Pending).is_some() {
+        return None;
+    }
+    Some(worst(&found, of.last_primary))
+}
+
+/// The primary's own account of replication, if it is known or still coming.
+enum Account<'a> {
+    Told(&'a Replication),
+    Pending,
+    Missing,
+}
+
+fn account<'a>(of: &Circumstances<'a>) -> Account<'a> {
+    let mut pending = false;
+    for view in of.views {
+        match &view.sight {
+            Sight::Fresh(seen) => {
+                let primary = seen.facts().filter(|facts| !facts.in_recovery);
+                if let Some(told) = primary.and_then(|facts| facts.replication.as_deref()) {
+                    return Account::Told(told);
+                }
+            }
+            Sight::Pending => pending = true,
+            Sight::TimedOut(_) | Sight::Overdue(_) => {}
+        }
+    }
+    if pending {
+        Account::Pending
+    } else {
+        Account::Missing
+    }
+}
+
+fn streams(facts: &Facts, told: Option<&Replication>) -> Result<(), (Reason, &'static str)> {
+    let standby = facts.replication.as_deref().filter(|_| facts.in_recovery);
+    let Some(standby) = standby else {
+        return Err((Reason::NotStreaming, "the node is a primary"));
+    };
+    if pair::of_another_system(standby, told) {
+        return Err((
+            Reason::WrongSystem,
+            "the standby belongs to another system than the primary",
+        ));
+    }
+    match standby.streams() {
+        Some(true) => Ok(()),
+        Some(false) => Err((Reason::NotStreaming, "the WAL receiver is not streaming")),
+        None => Err((
+            Reason::NotStreaming,
+            "the WAL receiver cannot be seen (pg_monitor is needed)",
+        )),
+    }
+}
+
+fn replica(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
+    let account = account(of);
+    // Without a limit nobody waits for the primary; a frozen one must not make
+    // the standby unavailable.
+    if limit.max_bytes.is_some() && matches!(account, Account::Pending) {
+        return None;
+    }
+    let told = match account {
+        Account::Told(told) => Some(told),
+        Account::Pending | Account::Missing => None,
+    };
+    let found = findings(scope, of, |facts| {
+        streams(facts, told)?;
+        let (Some(max), Some(standby)) = (limit.max_bytes, facts.replication.as_deref()) else {
+            return Ok(());
+        };
+        match lag::bytes(standby, told, limit.mode) {
+            Some(behind) if behind <= max => Ok(()),
+            Some(_) => Err((
+                Reason::Lagging,
+                "the standby is further behind than allowed",
+            )),
+            None => Err((Reason::Lagging, "the standby's lag is unknown")),
+        }
+    });
+    best_standby(&found, of)
+}
+
+fn best_standby(found: &[Finding], of: &Circumstances<'_>) -> Option<Verdict> {
+    if let Some(one) = first(found, Standing::Good) {
+        return Some(one.clone().verdict());
+    }
+    if first(found, Standing::Pending).is_some() {
+        return None;
+    }
+    // Why the standby will not do; without one, what became of the node that
+    // was none before; a primary is no excuse, unless it was asked for.
+    let in_recovery = |node: usize| match &of.views[node].sight {
+        Sight::Fresh(seen) => seen.facts().map(|facts| facts.in_recovery),
+        _ => None,
+    };
+    let standby = found.iter().find(|it| in_recovery(it.node) == Some(true));
+    let lost = || {
+        found
+            .iter()
+            .find(|it| in_recovery(it.node).is_none() && Some(it.node) != of.last_primary)
+    };
+    let asked_for = (found.len() == 1 && of.views.len() > 1).then(|| &found[0]);
+    Some(match standby.or_else(lost).or(asked_for) {
+        Some(one) => one.clone().verdict(),
+        None => refusal(Reason::NotStreaming, "there is no standby"),
+    })
+}
+
+fn read_only(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
+    let replica = replica(scope, limit, of);
+    let primary = primary(scope, of);
+    match (replica, primary) {
+        (Some(verdict), _) | (_, Some(verdict)) if verdict.ok => Some(verdict),
+        (_, Some(verdict)) if verdict.reason == Reason::SplitBrain => Some(verdict),
+        (Some(verdict), Some(_)) => Some(verdict),
+        _ => None,
+    }
+}
+
+fn by_sync_state(scope: Scope, wanted: &[&str], of: &Circumstances<'_>) -> Option<Verdict> {
+    let told = match account(of) {
+        Account::Pending => return None,
+        Account::Missing => None,
+        Account::Told(told) => Some(told),
+    };
+    let mut found = findings(scope, of, |facts| streams(facts, told));
+    for finding in &mut found {
+        if finding.standing != Standing::Good {
+            continue;
+        }
+        let state = told.and_then(|told| sync_state(told, of, finding.node));
+        if state.is_none_or(|state| !wanted.contains(&state)) {
+            finding.standing = Standing::Bad;
+            finding.reason = Reason::NotStreaming;
+            finding.detail = Some(Cow::Borrowed(match state {
+                Some("sync" | "quorum") => "the standby is synchronous",
+                Some(_) => "the standby is asynchronous",
+                None => "the primary does not tell of this standby",
+            }));
+        }
+    }
+    best_standby(&found, of)
+}
+
+fn sync_state<'a>(told: &'a Replication, of: &Circumstances<'_>, node: usize) -> Option<&'a str> {
+    let Sight::Fresh(seen) = &of.views[node].sight else {
+        return None;
+    };
+    let standby = seen.facts()?.replication.as_deref()?;
+    let sender = pair::sender_of(told, standby, &of.names[node], of.views.len())?;
+    sender.sync_state.as_deref()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::Facts;
+    use super::super::lsn::Lsn;
+    use super::super::node::{Receiver, Sender};
     use super::*;
 
     fn answered(now: Instant, in_recovery: bool, read_only: bool) -> Observation {
@@ -272,6 +607,7 @@ mod tests {
             outcome: Ok(Facts {
                 in_recovery,
                 read_only,
+                replication: None,
             }),
         }
     }
@@ -297,7 +633,7 @@ mod tests {
             since: now,
             so_far: None,
         };
-        let sights: Vec<_> = nodes
+        let views: Vec<View<'_>> = nodes
             .chars()
             .map(|letter| match letter {
                 'P' => Sight::Fresh(&primary),
@@ -312,9 +648,35 @@ mod tests {
                 }),
                 _ => Sight::Pending,
             })
-            .enumerate()
+            .map(|sight| View {
+                sight,
+                known: None,
+                write: Sight::Pending,
+            })
             .collect();
-        ready(policy, &sights, last_primary, now)
+        let question = Question {
+            ask: Ask::Ready,
+            scope: Scope::Pair,
+        };
+        decide_with(question, policy, &views, last_primary, now)
+    }
+
+    fn decide_with(
+        question: Question,
+        policy: Policy,
+        views: &[View<'_>],
+        last_primary: Option<usize>,
+        now: Instant,
+    ) -> Option<Verdict> {
+        let names = ["a".to_owned(), "b".to_owned()];
+        let of = Circumstances {
+            policy,
+            views,
+            names: &names,
+            last_primary,
+            now,
+        };
+        super::decide(question, &of)
     }
 
     fn said(verdict: Option<Verdict>) -> String {
@@ -395,9 +757,216 @@ mod tests {
             since: now - Duration::from_millis(4_200),
             so_far: None,
         };
-        let verdict = ready(Policy::Primary, &[(0, Sight::Overdue(silence))], None, now)
-            .expect("nothing is pending");
+        let view = View {
+            sight: Sight::Overdue(silence),
+            known: None,
+            write: Sight::Pending,
+        };
+        let question = Question {
+            ask: Ask::Ready,
+            scope: Scope::Pair,
+        };
+        let verdict =
+            decide_with(question, Policy::Primary, &[view], None, now).expect("nothing is pending");
         assert_eq!(verdict.detail.as_deref(), Some("no answer for 4.2 s"));
         assert_eq!(verdict.age, Some(Duration::from_millis(4_200)));
+    }
+
+    /// Nodes in letters as above, with replication: P and Q primaries of systems 1
+    /// and 2 at position 100; S a streaming standby at 90, s one that does not
+    /// stream, b one that may not be looked at; lower-case p is pending and was
+    /// a primary, ? is pending and was none.
+    fn decide_replication(ask: Ask, scope: Scope, nodes: &str) -> String {
+        let now = Instant::now();
+        let replication = |system, lsn, status: Option<Option<&str>>| {
+            Some(std::sync::Arc::new(Replication {
+                system_identifier: Some(system),
+                lsn: Some(Lsn(lsn)),
+                received: Some(Lsn(lsn + 5)),
+                receiver: status.map(|status| Receiver {
+                    status: status.map(str::to_owned),
+                    ..Receiver::default()
+                }),
+                senders: vec![Sender {
+                    application_name: "b".to_owned(),
+                    state: Some("streaming".to_owned()),
+                    sync_state: Some("sync".to_owned()),
+                    slot: None,
+                }],
+                ..Replication::default()
+            }))
+        };
+        let facts = |letter| match letter {
+            'P' | 'p' | 'Q' => Facts {
+                in_recovery: false,
+                read_only: false,
+                replication: replication(if letter == 'Q' { 2 } else { 1 }, 100, None),
+            },
+            letter => Facts {
+                in_recovery: true,
+                read_only: true,
+                replication: replication(
+                    1,
+                    90,
+                    match letter {
+                        'S' => Some(Some("streaming")),
+                        'b' => Some(None),
+                        _ => None,
+                    },
+                ),
+            },
+        };
+        let refused = failed(now, Reason::Refused);
+        let quiet = Silence {
+            since: now,
+            so_far: None,
+        };
+        let seen: Vec<_> = nodes
+            .chars()
+            .map(|letter| Observation {
+                began: now,
+                ended: now,
+                outcome: Ok(facts(letter)),
+            })
+            .collect();
+        let views: Vec<_> = nodes
+            .chars()
+            .zip(&seen)
+            .map(|(letter, seen)| View {
+                sight: match letter {
+                    'p' | '?' => Sight::Pending,
+                    'X' => Sight::Fresh(&refused),
+                    'O' => Sight::Overdue(quiet),
+                    _ => Sight::Fresh(seen),
+                },
+                known: seen.facts().filter(|_| letter == 'p'),
+                write: Sight::Pending,
+            })
+            .collect();
+        let question = Question { ask, scope };
+        said(decide_with(question, Policy::Primary, &views, None, now))
+    }
+
+    #[test]
+    fn a_primary_is_the_only_one() {
+        for (nodes, pair, first) in [
+            ("PS", "200 ok 0", "200 ok 0"),
+            ("SP", "200 ok 1", "503 in_recovery 0"),
+            ("PP", "503 split_brain -", "503 split_brain -"),
+            ("PX", "200 ok 0", "200 ok 0"),
+            ("PO", "200 ok 0", "200 ok 0"),
+            ("P?", "200 ok 0", "200 ok 0"),
+            // It was a primary a moment ago: worth waiting for.
+            ("Pp", "wait", "wait"),
+            ("SS", "503 no_primary -", "503 in_recovery 0"),
+            ("XS", "503 refused 0", "503 refused 0"),
+            ("S?", "wait", "503 in_recovery 0"),
+        ] {
+            let decided = |scope| decide_replication(Ask::Primary, scope, nodes);
+            assert_eq!(decided(Scope::Pair), pair, "{nodes}");
+            assert_eq!(decided(Scope::Node(0)), first, "{nodes}, node 0");
+        }
+    }
+
+    #[test]
+    fn a_replica_streams_and_is_not_further_behind_than_allowed() {
+        let limit = |max_bytes| {
+            Ask::Replica(LagLimit {
+                max_bytes,
+                mode: Mode::Apply,
+            })
+        };
+        for (nodes, any, ten, nine) in [
+            ("PS", "200 ok 1", "200 ok 1", "503 lagging 1"),
+            ("SP", "200 ok 0", "200 ok 0", "503 lagging 0"),
+            (
+                "Ps",
+                "503 not_streaming 1",
+                "503 not_streaming 1",
+                "503 not_streaming 1",
+            ),
+            (
+                "Pb",
+                "503 not_streaming 1",
+                "503 not_streaming 1",
+                "503 not_streaming 1",
+            ),
+            ("PX", "503 refused 1", "503 refused 1", "503 refused 1"),
+            (
+                "QS",
+                "503 wrong_system 1",
+                "503 wrong_system 1",
+                "503 wrong_system 1",
+            ),
+            (
+                "P",
+                "503 not_streaming -",
+                "503 not_streaming -",
+                "503 not_streaming -",
+            ),
+            (
+                "PP",
+                "503 not_streaming -",
+                "503 not_streaming -",
+                "503 not_streaming -",
+            ),
+            // Without a primary, by what the receiver heard of.
+            ("XS", "200 ok 1", "200 ok 1", "200 ok 1"),
+            ("OS", "200 ok 1", "200 ok 1", "200 ok 1"),
+            // The primary's position decides, and is waited for.
+            ("?S", "200 ok 1", "wait", "wait"),
+            ("P?", "wait", "wait", "wait"),
+        ] {
+            let decided = |max| decide_replication(limit(max), Scope::Pair, nodes);
+            assert_eq!(decided(None), any, "{nodes} without a limit");
+            assert_eq!(decided(Some(10)), ten, "{nodes} with 10");
+            assert_eq!(decided(Some(9)), nine, "{nodes} with 9");
+        }
+    }
+
+    #[test]
+    fn one_node_s_replica_is_that_node() {
+        for (nodes, node, expected) in [
+            ("PS", 1, "200 ok 1"),
+            ("PS", 0, "503 not_streaming 0"),
+            ("SS", 0, "200 ok 0"),
+            ("SX", 1, "503 refused 1"),
+        ] {
+            let ask = Ask::Replica(LagLimit::default());
+            let found = decide_replication(ask, Scope::Node(node), nodes);
+            assert_eq!(found, expected, "{nodes} {node}");
+        }
+    }
+
+    #[test]
+    fn read_only_is_either() {
+        for (nodes, expected) in [
+            ("PS", "200 ok"),
+            ("Ps", "200 ok"),
+            ("XS", "200 ok"),
+            ("Xs", "503 not_streaming"),
+            ("P?", "200 ok"),
+            ("S?", "200 ok"),
+            ("s?", "wait"),
+            ("PP", "503 split_brain"),
+        ] {
+            let ask = Ask::ReadOnly(LagLimit::default());
+            let found = decide_replication(ask, Scope::Pair, nodes);
+            assert!(found.starts_with(expected), "{nodes}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_primary_says_who_is_synchronous() {
+        for (nodes, sync, asynchronous) in [
+            ("PS", "200 ok 1", "503 not_streaming 1"),
+            ("Ps", "503 not_streaming 1", "503 not_streaming 1"),
+            ("XS", "503 not_streaming 1", "503 not_streaming 1"),
+            ("?S", "wait", "wait"),
+        ] {
+            let decided = |ask| decide_replication(ask, Scope::Pair, nodes);
+            assert_eq!(decided(Ask::Sync), sync, "{nodes}");
+            assert_eq!(decided(Ask::Async), asynchronous, "{nodes}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::board::{Asker, Board};
-use super::node::{Facts, Failure};
+use super::node::{Depth, Facts, Failure};
 
 /// Abandoned watchers of a node that may still be stuck somewhere. Their
 /// sockets are shut down, so they end at once unless they hang elsewhere (in a
@@ -17,11 +17,20 @@ const ABANDONED_AT_MOST: usize = 3;
 /// deepest frames stay well under half of this; pages are used only if touched.
 const STACK_BYTES: usize = 512 * 1024;
 
+/// What a round trip does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It asks.
+    Observe(Depth),
+    /// It commits a transaction that changes nothing.
+    Commit,
+}
+
 /// Asks one node, over one connection at a time.
 pub trait Observer: Send {
     /// Makes one round trip. `note` takes what has gone wrong on the way
     /// while it still tries.
-    fn observe(&mut self, note: &mut dyn FnMut(Failure)) -> Result<Facts, Failure>;
+    fn observe(&mut self, what: What, note: &mut dyn FnMut(Failure)) -> Result<Facts, Failure>;
 }
 
 /// Makes observers of one node.
@@ -38,17 +47,19 @@ pub trait Target: Send + Sync + 'static {
     fn cut(&self);
 }
 
-/// Starts a watcher for every node and the sweep.
+/// Starts a watcher for every lane of the board and the sweep. `lanes` are the
+/// targets in the order of the board's lanes: every node's for what it says,
+/// then every node's for commits.
 ///
 /// # Errors
 ///
 /// Fails if a thread cannot be started.
-pub fn start<A: Asker>(board: &Arc<Board<A>>, targets: Vec<Arc<dyn Target>>) -> io::Result<()> {
-    for (node, target) in targets.iter().enumerate() {
-        watch(board, node, 0, target)?;
+pub fn start<A: Asker>(board: &Arc<Board<A>>, lanes: Vec<Arc<dyn Target>>) -> io::Result<()> {
+    for (lane, target) in lanes.iter().enumerate() {
+        watch(board, lane, 0, target)?;
     }
     let board = Arc::clone(board);
-    spawn("sweep".to_owned(), move || sweep(&board, &targets))
+    spawn("sweep".to_owned(), move || sweep(&board, &lanes))
 }
 
 /// Starts one of our named threads: a panic in it ends the process.
@@ -67,57 +78,57 @@ pub fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()
 /// Starts a watcher. Nothing changes for its predecessor if that fails.
 fn watch<A: Asker>(
     board: &Arc<Board<A>>,
-    node: usize,
+    lane: usize,
     epoch: u64,
     target: &Arc<dyn Target>,
 ) -> io::Result<()> {
-    let name = format!("watch-{}", board.rules().nodes[node]);
+    let name = board.lane_name(lane);
     let board = Arc::clone(board);
     let target = Arc::clone(target);
     spawn(name, move || {
         if epoch > 0 {
-            board.take_over(node, epoch);
+            board.take_over(lane, epoch);
             target.cut();
         }
         let mut observer = target.observer();
-        while let Some(number) = board.begin(node, epoch) {
-            let outcome = observer.observe(&mut |failure| board.note(node, epoch, failure));
-            if !board.publish(node, epoch, number, outcome) {
+        while let Some((number, what)) = board.begin(lane, epoch) {
+            let outcome = observer.observe(what, &mut |failure| board.note(lane, epoch, failure));
+            if !board.publish(lane, epoch, number, outcome) {
                 break;
             }
         }
     })
 }
 
-fn sweep<A: Asker>(board: &Arc<Board<A>>, targets: &[Arc<dyn Target>]) {
+fn sweep<A: Asker>(board: &Arc<Board<A>>, lanes: &[Arc<dyn Target>]) {
     while let Some(stuck) = board.sweep() {
-        for node in stuck {
-            if let Err(why) = abandon(board, node, &targets[node]) {
-                let name = &board.rules().nodes[node];
-                log::debug!("watcher node={name} event=still_stuck cause={why:?}");
-                targets[node].cut();
-                board.leave_stuck(node);
+        for lane in stuck {
+            if let Err(why) = abandon(board, lane, &lanes[lane]) {
+                let name = board.lane_name(lane);
+                log::debug!("watcher name={name} event=still_stuck cause={why:?}");
+                lanes[lane].cut();
+                board.leave_stuck(lane);
             }
         }
     }
 }
 
-/// Replaces the stuck watcher of `node` by a new one with its own connections.
+/// Replaces the stuck watcher of a lane by a new one with its own connections.
 fn abandon<A: Asker>(
     board: &Arc<Board<A>>,
-    node: usize,
+    lane: usize,
     target: &Arc<dyn Target>,
 ) -> Result<(), String> {
     if target.alive() > ABANDONED_AT_MOST {
         return Err(format!("{} watchers have not ended yet", target.alive()));
     }
-    let epoch = board.next_epoch(node);
-    watch(board, node, epoch, target).map_err(|error| error.to_string())?;
+    let epoch = board.next_epoch(lane);
+    watch(board, lane, epoch, target).map_err(|error| error.to_string())?;
     // Until it has taken over, the old one would be found stuck again.
-    board.leave_stuck(node);
+    board.leave_stuck(lane);
     log::warn!(
-        "watcher node={} event=abandoned stuck_seconds={:.0}",
-        board.rules().nodes[node],
+        "watcher name={} event=abandoned stuck_seconds={:.0}",
+        board.lane_name(lane),
         board.rules().stuck_after.as_secs_f64()
     );
     Ok(())

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use super::*;
+use crate::probe::node::{Depth, Reason, Replication};
 
 const DEADLINE: Duration = Duration::from_millis(80);
 
@@ -29,15 +30,25 @@ fn board(nodes: &[&str]) -> Arc<Board<Probe>> {
 }
 
 fn ask(board: &Board<Probe>, scope: Scope) -> Receiver<Verdict> {
+    ask_for(board, Ask::Ready, scope)
+}
+
+fn ask_for(board: &Board<Probe>, ask: Ask, scope: Scope) -> Receiver<Verdict> {
     let (sender, receiver) = channel();
-    board.ask(scope, Probe(sender));
+    board.ask(Question { ask, scope }, Probe(sender));
     receiver
+}
+
+/// Begins the next observation of a lane; it must be due.
+fn begin(board: &Board<Probe>, lane: usize, epoch: u64) -> u64 {
+    board.begin(lane, epoch).expect("something to do").0
 }
 
 fn primary() -> Result<Facts, Failure> {
     Ok(Facts {
         in_recovery: false,
         read_only: false,
+        replication: Some(Arc::new(Replication::default())),
     })
 }
 
@@ -45,6 +56,7 @@ fn standby() -> Result<Facts, Failure> {
     Ok(Facts {
         in_recovery: true,
         read_only: true,
+        replication: Some(Arc::new(Replication::default())),
     })
 }
 
@@ -69,12 +81,12 @@ fn sweeping(board: &Arc<Board<Probe>>) {
 #[test]
 fn an_observation_that_began_before_the_request_does_not_settle_it() {
     let board = board(&["a"]);
-    let first = board.begin(0, 0).expect("the first is due");
+    let first = begin(&board, 0, 0);
     let asked = ask(&board, Scope::Pair);
     assert!(board.publish(0, 0, first, primary()));
     assert!(unanswered(&asked), "it rests on an older round trip");
 
-    let second = board.begin(0, 0).expect("somebody waits");
+    let second = begin(&board, 0, 0);
     assert!(board.publish(0, 0, second, primary()));
     let verdict = answer(&asked);
     assert!(verdict.ok, "{verdict:?}");
@@ -85,7 +97,7 @@ fn one_observation_settles_everybody_who_waits() {
     let board = board(&["a"]);
     let all: Vec<_> = (0..100).map(|_| ask(&board, Scope::Pair)).collect();
     assert_eq!(board.waiting(), 100);
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
     assert!(all.iter().all(|asked| answer(asked).ok));
     assert_eq!(board.waiting(), 0);
@@ -96,11 +108,11 @@ fn a_primary_settles_the_pair_without_the_other_node() {
     let board = board(&["a", "b"]);
     let pair = ask(&board, Scope::Pair);
     let other = ask(&board, Scope::Node(1));
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
     assert_eq!(answer(&pair).node, Some(0));
     assert!(unanswered(&other));
-    let number = board.begin(1, 0).expect("somebody waits");
+    let number = begin(&board, 1, 0);
     board.publish(1, 0, number, standby());
     assert_eq!(answer(&other).reason, Reason::InRecovery);
 }
@@ -110,7 +122,7 @@ fn a_silent_node_is_timed_out_at_the_deadline_and_overdue_at_once_afterwards() {
     let board = board(&["a"]);
     sweeping(&board);
     let first = ask(&board, Scope::Pair);
-    let _number = board.begin(0, 0).expect("somebody waits");
+    let _number = begin(&board, 0, 0);
     let asked = Instant::now();
     assert_eq!(answer(&first).reason, Reason::TimedOut);
     assert!(asked.elapsed() + Duration::from_millis(5) >= DEADLINE);
@@ -125,7 +137,7 @@ fn what_went_wrong_so_far_is_the_reason_when_the_rest_is_late() {
     let board = board(&["a"]);
     sweeping(&board);
     let asked = ask(&board, Scope::Pair);
-    board.begin(0, 0).expect("somebody waits");
+    begin(&board, 0, 0);
     board.note(0, 0, Failure::new(Reason::ShuttingDown, "phrase"));
     assert_eq!(answer(&asked).reason, Reason::ShuttingDown);
     board.close();
@@ -136,13 +148,13 @@ fn a_success_after_the_deadline_ends_the_silence() {
     let board = board(&["a"]);
     sweeping(&board);
     let first = ask(&board, Scope::Pair);
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     assert_eq!(answer(&first).reason, Reason::TimedOut);
     board.publish(0, 0, number, primary());
 
     let second = ask(&board, Scope::Pair);
     assert!(unanswered(&second), "a fresh observation is waited for");
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
     assert!(answer(&second).ok);
     board.close();
@@ -153,7 +165,7 @@ fn a_failure_after_the_deadline_does_not_make_the_next_request_wait() {
     let board = board(&["a"]);
     sweeping(&board);
     let first = ask(&board, Scope::Pair);
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     assert_eq!(answer(&first).reason, Reason::TimedOut);
     board.publish(0, 0, number, refused());
 
@@ -165,11 +177,11 @@ fn a_failure_after_the_deadline_does_not_make_the_next_request_wait() {
 #[test]
 fn after_a_failure_the_next_try_keeps_its_pace() {
     let board = board(&["a"]);
-    let number = board.begin(0, 0).expect("the first is due");
+    let number = begin(&board, 0, 0);
     let began = Instant::now();
     board.publish(0, 0, number, refused());
     let asked = ask(&board, Scope::Pair);
-    let number = board.begin(0, 0).expect("somebody waits");
+    let number = begin(&board, 0, 0);
     assert!(began.elapsed() + Duration::from_millis(5) >= DEADLINE / 4);
     board.publish(0, 0, number, refused());
     assert_eq!(answer(&asked).reason, Reason::Refused);
@@ -179,7 +191,7 @@ fn after_a_failure_the_next_try_keeps_its_pace() {
 fn a_stuck_watcher_is_reported_and_its_words_are_ignored_once_replaced() {
     let board = board(&["a"]);
     let asked = ask(&board, Scope::Pair);
-    let old = board.begin(0, 0).expect("somebody waits");
+    let old = begin(&board, 0, 0);
     let limit = Instant::now() + SOON;
     while board.sweep().expect("open").is_empty() {
         assert!(Instant::now() < limit, "never reported as stuck");
@@ -191,10 +203,10 @@ fn a_stuck_watcher_is_reported_and_its_words_are_ignored_once_replaced() {
     assert!(!board.publish(0, 0, old, primary()), "it was replaced");
     assert_eq!(board.begin(0, 0), None);
 
-    let number = board.begin(0, epoch).expect("due at once");
+    let number = begin(&board, 0, epoch);
     assert!(board.publish(0, epoch, number, primary()));
     let asked = ask(&board, Scope::Pair);
-    let number = board.begin(0, epoch).expect("somebody waits");
+    let number = begin(&board, 0, epoch);
     board.publish(0, epoch, number, primary());
     assert!(answer(&asked).ok);
 }
@@ -223,14 +235,94 @@ fn the_pulse_shows_that_the_sweep_comes_round() {
 }
 
 #[test]
-fn log_lines_quote_what_may_hold_spaces() {
-    let failure = Failure::new(Reason::Error, "a \"phrase\"").with_cause("a: b\nc");
+fn a_question_about_replication_is_not_settled_by_a_shallow_observation() {
+    let board = board(&["a"]);
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, standby());
+
+    let role = ask(&board, Scope::Pair);
+    let (number, what) = board.begin(0, 0).expect("somebody waits");
+    assert_eq!(what, What::Observe(Depth::Role));
+    let shallow = Facts {
+        replication: None,
+        ..standby().expect("an answer")
+    };
+    let deep = ask_for(&board, Ask::Replica(Default::default()), Scope::Pair);
+    board.publish(0, 0, number, Ok(shallow));
+    assert_eq!(answer(&role).reason, Reason::InRecovery);
+    assert!(unanswered(&deep));
+
+    let (_, what) = board.begin(0, 0).expect("somebody waits");
+    assert_eq!(what, What::Observe(Depth::Replication));
+}
+
+#[test]
+fn a_commit_is_tried_where_the_primary_is_and_at_most_once_a_second() {
+    let board = board(&["a", "b"]);
+    let asked = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, standby());
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    assert!(unanswered(&asked), "the commit is missing");
+
+    let (number, what) = board.begin(2, 0).expect("a commit is wanted");
+    assert_eq!(what, What::Commit);
+    board.publish(2, 0, number, primary());
+    assert!(answer(&asked).ok);
+
+    // The next one rests on the same commit.
+    let asked = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    assert!(answer(&asked).ok);
+}
+
+#[test]
+fn a_commit_that_hangs_is_write_stalled_and_leaves_ready_alone() {
+    let board = board(&["a"]);
+    sweeping(&board);
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    let writes = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let reads = ask(&board, Scope::Pair);
+    let number = begin(&board, 0, 0);
+    begin(&board, 1, 0);
+    board.publish(0, 0, number, primary());
+    assert!(answer(&reads).ok);
+    assert_eq!(answer(&writes).reason, Reason::WriteStalled);
+    board.close();
+}
+
+#[test]
+fn the_report_has_what_changed_newest_first() {
+    let board = board(&["a"]);
+    assert_eq!(board.report().assessment.verdict.word(), "unknown");
+    assert_eq!(board.report().nodes[0].age, None);
+    for outcome in [primary(), refused(), primary()] {
+        let asked = ask(&board, Scope::Pair);
+        let number = begin(&board, 0, 0);
+        board.publish(0, 0, number, outcome);
+        answer(&asked);
+    }
+    let report = board.report();
+    assert_eq!(report.assessment.verdict.word(), "ok");
+    let words: Vec<_> = report
+        .transitions
+        .iter()
+        .map(|it| (it.node, it.from, it.to))
+        .collect();
     assert_eq!(
-        node_line("a", Reason::Error, None, Some(&failure)),
-        "node node=a reason=error detail=\"a \\\"phrase\\\"\" cause=\"a: b\\nc\""
+        words,
+        [
+            (None, Some("no_primary"), "ok"),
+            (Some(0), Some("refused"), "ok"),
+            (None, Some("ok"), "no_primary"),
+            (Some(0), Some("ok"), "refused"),
+            (None, None, "ok"),
+            (Some(0), None, "ok"),
+        ]
     );
-    assert_eq!(
-        node_line("a", Reason::Ok, Some("primary"), None),
-        "node node=a reason=ok role=primary"
-    );
+    assert!(report.nodes[0].counts.outage > Duration::ZERO);
+    assert_eq!(report.nodes[0].counts.failures.get("refused"), Some(&1));
 }

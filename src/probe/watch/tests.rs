@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::probe::board::Rules;
-use crate::probe::verdict::{Policy, Scope, Verdict};
+use crate::probe::verdict::{Ask, Policy, Question, Scope, Verdict};
 
 struct Client(Sender<Verdict>);
 
@@ -34,7 +34,7 @@ struct Connection {
 }
 
 impl Observer for Connection {
-    fn observe(&mut self, _: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
+    fn observe(&mut self, _: What, _: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
         if self.stuck {
             let mut free = self.gate.0.lock().expect("not poisoned");
             while !*free {
@@ -44,6 +44,7 @@ impl Observer for Connection {
         Ok(Facts {
             in_recovery: false,
             read_only: false,
+            replication: Some(Arc::default()),
         })
     }
 }
@@ -97,14 +98,25 @@ fn watched(stuck: usize, cut_frees: bool) -> (Arc<Board<Client>>, Arc<Frozen>) {
         alive: Arc::new(AtomicUsize::new(0)),
         gate: Arc::new((Mutex::new(false), Condvar::new())),
     });
-    let targets: Vec<Arc<dyn Target>> = vec![Arc::clone(&target) as Arc<dyn Target>];
-    start(&board, targets).expect("threads start");
+    let commits = Arc::new(Frozen {
+        stuck: 0,
+        cut_frees: false,
+        made: AtomicUsize::new(0),
+        alive: Arc::new(AtomicUsize::new(0)),
+        gate: Arc::clone(&target.gate),
+    });
+    let lanes: Vec<Arc<dyn Target>> = vec![Arc::clone(&target) as Arc<dyn Target>, commits];
+    start(&board, lanes).expect("threads start");
     (board, target)
 }
 
 fn ready(board: &Board<Client>) -> bool {
     let (sender, receiver): (_, Receiver<Verdict>) = channel();
-    board.ask(Scope::Pair, Client(sender));
+    let question = Question {
+        ask: Ask::Ready,
+        scope: Scope::Pair,
+    };
+    board.ask(question, Client(sender));
     let verdict = receiver.recv_timeout(Duration::from_secs(5));
     verdict.expect("an answer in any case").ok
 }

@@ -1,0 +1,218 @@
+//! Prometheus's text format and OpenMetrics: names, labels, values.
+
+use std::fmt::{Display, Write};
+
+/// The two formats that scrapers ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// Chooses by the request's `Accept` header.
+    pub fn accepted(header: Option<&str>) -> Format {
+        match header {
+            Some(header) if header.contains("application/openmetrics-text") => Format::OpenMetrics,
+            _ => Format::Text,
+        }
+    }
+
+    /// Returns the `Content-Type` of a document in this format.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What a family of metrics is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up; its name ends in `_total`.
+    Counter,
+    /// Counts by size.
+    Histogram,
+}
+
+/// A document that grows family by family. A family without a sample is left
+/// out: what is unknown is not there.
+pub struct Document {
+    format: Format,
+    text: String,
+}
+
+/// One family, while it is written.
+pub struct Family<'a> {
+    document: &'a mut Document,
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    begun: bool,
+}
+
+impl Document {
+    /// Begins an empty document.
+    pub fn new(format: Format) -> Document {
+        Document {
+            format,
+            text: String::with_capacity(16 * 1024),
+        }
+    }
+
+    /// Begins a family. The name of a counter is given with its `_total`.
+    pub fn family(&mut self, kind: Kind, name: &'static str, help: &'static str) -> Family<'_> {
+        Family {
+            document: self,
+            name,
+            kind,
+            help,
+            begun: false,
+        }
+    }
+
+    /// Ends the document.
+    pub fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
+    }
+}
+
+impl Family<'_> {
+    /// Writes one sample.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        self.begin();
+        self.line("", labels, value);
+        self
+    }
+
+    /// Writes one sample if its value is known.
+    pub fn known(&mut self, labels: &[(&str, &str)], value: Option<impl Display>) -> &mut Self {
+        if let Some(value) = value {
+            self.sample(labels, value);
+        }
+        self
+    }
+
+    /// Writes a histogram: `counts` by `bounds`, one more above them all, and
+    /// the sum of what was counted.
+    pub fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) -> &mut Self {
+        self.begin();
+        let mut so_far = 0;
+        for (place, count) in counts.iter().enumerate() {
+            so_far += count;
+            let bound = bounds.get(place).map_or("+Inf".to_owned(), f64::to_string);
+            let mut labels = labels.to_vec();
+            labels.push(("le", &bound));
+            self.line("_bucket", &labels, so_far);
+        }
+        self.line("_sum", labels, sum);
+        self.line("_count", labels, so_far);
+        self
+    }
+
+    fn begin(&mut self) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
+        let kind = match self.kind {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
+        };
+        // In OpenMetrics a counter's family has the name without its suffix.
+        let name = match self.document.format {
+            Format::OpenMetrics => self.name.trim_end_matches("_total"),
+            Format::Text => self.name,
+        };
+        let (text, help) = (&mut self.document.text, self.help);
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        let text = &mut self.document.text;
+        text.push_str(self.name);
+        text.push_str(suffix);
+        for (place, (name, value)) in labels.iter().enumerate() {
+            text.push(if place == 0 { '{' } else { ',' });
+            let _ = write!(text, "{name}=\"{}\"", escaped(value));
+        }
+        if !labels.is_empty() {
+            text.push('}');
+        }
+        let _ = writeln!(text, " {value}");
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(format: Format) -> String {
+        let mut document = Document::new(format);
+        document
+            .family(Kind::Counter, "x_total", "Counts x.")
+            .sample(&[("a", "q\"\\\n"), ("b", "2")], 3);
+        document
+            .family(Kind::Gauge, "unknown", "Never seen.")
+            .known(&[], None::<u64>);
+        document
+            .family(Kind::Histogram, "h_seconds", "Times h.")
+            .histogram(&[("p", "/")], &[0.5, 1.0], &[1, 0, 2], 7.5);
+        document.finish()
+    }
+
+    #[test]
+    fn the_text_format_is_as_prometheus_wants_it() {
+        assert_eq!(
+            document(Format::Text),
+            "# HELP x_total Counts x.\n# TYPE x_total counter\nx_total{a=\"q\\\"\\\\\\n\",b=\"2\"} 3\n\
+             # HELP h_seconds Times h.\n# TYPE h_seconds histogram\n\
+             h_seconds_bucket{p=\"/\",le=\"0.5\"} 1\nh_seconds_bucket{p=\"/\",le=\"1\"} 1\n\
+             h_seconds_bucket{p=\"/\",le=\"+Inf\"} 3\nh_seconds_sum{p=\"/\"} 7.5\n\
+             h_seconds_count{p=\"/\"} 3\n"
+        );
+    }
+
+    #[test]
+    fn openmetrics_names_the_family_without_total_and_ends() {
+        let text = document(Format::OpenMetrics);
+        assert!(text.starts_with("# HELP x Counts x.\n# TYPE x counter\nx_total{"));
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn the_format_is_chosen_by_accept() {
+        for (header, expected) in [
+            (None, Format::Text),
+            (Some("*/*"), Format::Text),
+            (
+                Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"),
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Format::accepted(header), expected, "{header:?}");
+        }
+    }
+}

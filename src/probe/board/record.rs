@@ -1,0 +1,325 @@
+//! What happened over time: changes, lag, outages, counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::Level;
+
+use crate::probe::lag::Trail;
+use crate::probe::node::{Facts, Failure, Observation, Reason};
+use crate::probe::pair::{Assessment, Known, PairVerdict};
+use crate::probe::verdict::Verdict;
+
+/// Changes that are remembered.
+const TRANSITIONS: usize = 50;
+
+/// Samples of lag that are remembered: five minutes at one a second.
+const SAMPLES: usize = 300;
+
+/// Bounds of the histogram of observations, in seconds: from a fast round trip
+/// on one host to a stuck watcher.
+pub const BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0,
+];
+
+/// One change of a node's or the pair's state.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    /// When, by the wall clock.
+    pub at: SystemTime,
+    /// When, by the steady one.
+    pub when: Instant,
+    /// The node, or `None` for the pair.
+    pub node: Option<usize>,
+    /// The word before; none at the first.
+    pub from: Option<&'static str>,
+    /// The word since.
+    pub to: &'static str,
+    /// The node's role since.
+    pub role: Option<&'static str>,
+}
+
+/// What was counted of a node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeCounts {
+    /// Observations, by how long they took: one count a bound of
+    /// [`BUCKETS`], and one above them all. Not cumulative.
+    pub buckets: [u64; BUCKETS.len() + 1],
+    /// The time that all observations took together, in seconds.
+    pub seconds: f64,
+    /// Failed observations by reason.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Watchers that were abandoned.
+    pub abandoned: u64,
+    /// Time without an answer, altogether.
+    pub outage: Duration,
+    /// When its state last changed.
+    pub last_transition: Option<SystemTime>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Logged {
+    reason: Reason,
+    role: Option<&'static str>,
+}
+
+pub(super) struct Record {
+    trail: Trail,
+    followed: Option<Instant>,
+    transitions: VecDeque<Transition>,
+    nodes: Vec<NodeRecord>,
+    pair: Option<(PairVerdict, bool, Reason)>,
+    next_sample: Instant,
+}
+
+#[derive(Default)]
+struct NodeRecord {
+    logged: Option<Logged>,
+    counts: NodeCounts,
+    down_since: Option<Instant>,
+    lag_bytes: VecDeque<Option<u64>>,
+}
+
+impl Record {
+    pub(super) fn new(nodes: usize, now: Instant) -> Record {
+        Record {
+            trail: Trail::default(),
+            followed: None,
+            transitions: VecDeque::new(),
+            nodes: (0..nodes).map(|_| NodeRecord::default()).collect(),
+            pair: None,
+            next_sample: now,
+        }
+    }
+
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    pub(super) fn next_sample(&self) -> Instant {
+        self.next_sample
+    }
+
+    pub(super) fn transitions(&self) -> Vec<Transition> {
+        self.transitions.iter().cloned().collect()
+    }
+
+    pub(super) fn lag_bytes(&self, node: usize) -> Vec<Option<u64>> {
+        self.nodes[node].lag_bytes.iter().copied().collect()
+    }
+
+    pub(super) fn counts(&self, node: usize, now: Instant) -> NodeCounts {
+        let record = &self.nodes[node];
+        let mut counts = record.counts.clone();
+        if let Some(since) = record.down_since {
+            counts.outage += now.saturating_duration_since(since);
+        }
+        counts
+    }
+
+    pub(super) fn abandoned(&mut self, node: usize) {
+        self.nodes[node].counts.abandoned += 1;
+    }
+
+    pub(super) fn observed(&mut self, node: usize, seen: &Observation) {
+        let counts = &mut self.nodes[node].counts;
+        let seconds = seen.took().as_secs_f64();
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound);
+        counts.buckets[bucket.unwrap_or(BUCKETS.len())] += 1;
+        counts.seconds += seconds;
+        if let Err(failure) = &seen.outcome {
+            *counts.failures.entry(failure.reason.word()).or_default() += 1;
+        }
+    }
+
+    /// Follows where the primary is, once an observation.
+    pub(super) fn follow(&mut self, known: &[Known<'_>], now: Instant) {
+        for it in known {
+            let primary = it.facts().is_some_and(Facts::is_writable_primary);
+            let (Some(seen), Some(told)) = (it.latest, it.replication()) else {
+                continue;
+            };
+            let fresh = seen
+                .facts()
+                .is_some_and(|facts| facts.replication.is_some());
+            let new = self.followed.is_none_or(|at| seen.began > at);
+            if primary
+                && fresh
+                && new
+                && let Some(lsn) = told.lsn
+            {
+                self.trail.record(seen.began, lsn);
+                self.followed = Some(seen.began);
+            }
+        }
+        debug_assert!(self.followed.is_none_or(|at| at <= now));
+    }
+
+    /// Remembers every node's lag, once an interval.
+    pub(super) fn sample(&mut self, assessment: &Assessment, now: Instant, interval: Duration) {
+        if now < self.next_sample {
+            return;
+        }
+        // After a pause the samples go on from now.
+        self.next_sample = (self.next_sample + interval).max(now);
+        for (record, state) in self.nodes.iter_mut().zip(&assessment.nodes) {
+            if record.lag_bytes.len() == SAMPLES {
+                record.lag_bytes.pop_front();
+            }
+            record.lag_bytes.push_back(state.lag.apply_bytes);
+        }
+    }
+
+    /// Takes note of what changed and returns the lines to log.
+    pub(super) fn changes(
+        &mut self,
+        names: &[String],
+        assessment: &Assessment,
+        ready: &Verdict,
+        causes: &[Option<&Failure>],
+        now: Instant,
+    ) -> Vec<(Level, String)> {
+        let mut lines = Vec::new();
+        for (node, state) in assessment.nodes.iter().enumerate() {
+            let is = Logged {
+                reason: state.reason,
+                role: state.role,
+            };
+            let record = &mut self.nodes[node];
+            record.keep_outage(state.role.is_none(), now);
+            // Before it has been asked there is nothing to tell.
+            let unseen =
+                state.role.is_none() && causes[node].is_none() && is.reason == Reason::Starting;
+            if record.logged == Some(is) || unseen {
+                continue;
+            }
+            let was = record.logged.replace(is);
+            record.counts.last_transition = Some(SystemTime::now());
+            lines.push((
+                level(is.reason == Reason::Ok),
+                node_line(&names[node], is, state.detail.as_deref(), causes[node]),
+            ));
+            self.remember(Transition {
+                at: SystemTime::now(),
+                when: now,
+                node: Some(node),
+                from: was.map(|was| was.reason.word()),
+                to: is.reason.word(),
+                role: is.role,
+            });
+        }
+        lines.extend(self.pair_change(names, assessment, ready, now));
+        lines
+    }
+
+    fn pair_change(
+        &mut self,
+        names: &[String],
+        assessment: &Assessment,
+        ready: &Verdict,
+        now: Instant,
+    ) -> Option<(Level, String)> {
+        let is = (assessment.verdict, ready.ok, ready.reason);
+        if self.pair == Some(is) || (self.pair.is_none() && is.0 == PairVerdict::Unknown) {
+            return None;
+        }
+        let was = self.pair.replace(is).map(|(verdict, _, _)| verdict);
+        if was != Some(is.0) {
+            self.remember(Transition {
+                at: SystemTime::now(),
+                when: now,
+                node: None,
+                from: was.map(PairVerdict::word),
+                to: is.0.word(),
+                role: None,
+            });
+        }
+        let primary = assessment
+            .primary
+            .map_or(String::new(), |node| format!(" primary={}", names[node]));
+        let line = format!(
+            "pair verdict={} ready={} reason={}{primary}",
+            is.0, is.1, is.2
+        );
+        Some((level(is.0 == PairVerdict::Ok && ready.ok), line))
+    }
+
+    fn remember(&mut self, transition: Transition) {
+        self.transitions.push_front(transition);
+        self.transitions.truncate(TRANSITIONS);
+    }
+}
+
+impl NodeRecord {
+    fn keep_outage(&mut self, down: bool, now: Instant) {
+        match (down, self.down_since) {
+            (true, None) => self.down_since = Some(now),
+            (false, Some(since)) => {
+                self.counts.outage += now.saturating_duration_since(since);
+                self.down_since = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn level(good: bool) -> Level {
+    if good { Level::Info } else { Level::Warn }
+}
+
+fn node_line(name: &str, is: Logged, detail: Option<&str>, cause: Option<&Failure>) -> String {
+    let mut line = format!("node node={name} reason={}", is.reason);
+    if let Some(role) = is.role {
+        line.push_str(&format!(" role={role}"));
+    }
+    if let Some(detail) = detail {
+        line.push_str(&format!(" detail={detail:?}"));
+    }
+    if let Some(cause) = cause.filter(|failure| !failure.cause.is_empty()) {
+        line.push_str(&format!(" cause={:?}", cause.cause));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_lines_quote_what_may_hold_spaces() {
+        let failure = Failure::new(Reason::Error, "phrase").with_cause("a: \"b\"\nc");
+        let is = |reason, role| Logged { reason, role };
+        assert_eq!(
+            node_line(
+                "a",
+                is(Reason::Error, None),
+                Some("a \"phrase\""),
+                Some(&failure)
+            ),
+            "node node=a reason=error detail=\"a \\\"phrase\\\"\" cause=\"a: \\\"b\\\"\\nc\""
+        );
+        assert_eq!(
+            node_line("a", is(Reason::Ok, Some("primary")), None, None),
+            "node node=a reason=ok role=primary"
+        );
+    }
+
+    #[test]
+    fn outages_add_up() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut record = NodeRecord::default();
+        for (seconds, down) in [
+            (0, false),
+            (1, true),
+            (2, true),
+            (4, false),
+            (5, false),
+            (6, true),
+            (7, false),
+        ] {
+            record.keep_outage(down, at(seconds));
+        }
+        assert_eq!(record.counts.outage, Duration::from_secs(4));
+    }
+}

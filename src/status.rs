@@ -1,0 +1,278 @@
+//! `pgpair status`: the pair as a table, for a person at a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::client::{self, Target, Wanted};
+use crate::{EXIT_FAILURE, EXIT_NO_ANSWER, EXIT_NOT_WELL, EXIT_OK};
+
+/// What is asked when no path is given.
+pub const DEFAULT_PATH: &str = "/status";
+
+/// `/status` never waits for PostgreSQL: two seconds are a long time for it.
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// Time between two looks with `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// How the command was called.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whom to ask.
+    pub target: Target,
+    /// Print the JSON as it came.
+    pub json: bool,
+    /// Look again and again until stopped.
+    pub watch: bool,
+    /// The environment asks for no colours (`NO_COLOR`).
+    pub no_color: bool,
+}
+
+/// The part of `/status` that is shown.
+#[derive(Deserialize)]
+struct Status {
+    verdict: String,
+    ready: bool,
+    reason: String,
+    detail: Option<String>,
+    primary: Option<String>,
+    version: String,
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    state: String,
+    role: Option<String>,
+    reason: String,
+    detail: Option<String>,
+    age_ms: Option<u64>,
+    timeline: Option<u32>,
+    replication_state: Option<String>,
+    lag_bytes: Option<u64>,
+    lag_seconds: Option<f64>,
+}
+
+/// Asks, prints, and returns the exit code: 0 only if the pair is whole.
+pub fn status(options: &Options) -> u8 {
+    let terminal = io::stdout().is_terminal();
+    loop {
+        let (text, exit_code) = look(options, terminal && !options.no_color);
+        let clear = if options.watch && terminal {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        let mut out = io::stdout().lock();
+        let printed = write!(out, "{clear}{text}").and_then(|()| out.flush());
+        drop(out);
+        if printed.is_err() {
+            // Whoever read this has gone.
+            return EXIT_FAILURE;
+        }
+        if !options.watch {
+            return exit_code;
+        }
+        thread::sleep(WATCH_EVERY);
+    }
+}
+
+fn look(options: &Options, colors: bool) -> (String, u8) {
+    let answer = match client::get(&options.target, Wanted::Whole, TIME_LIMIT) {
+        Ok(answer) => answer,
+        Err(trouble) => {
+            eprintln!("pgpair: {trouble}");
+            return (String::new(), trouble.exit_code);
+        }
+    };
+    let Ok(status) = serde_json::from_slice::<Status>(&answer.body) else {
+        eprintln!(
+            "pgpair: the answer is not a /status (HTTP status {})",
+            answer.status
+        );
+        return (String::new(), EXIT_NO_ANSWER);
+    };
+    let exit_code = if status.verdict == "ok" && status.ready {
+        EXIT_OK
+    } else {
+        EXIT_NOT_WELL
+    };
+    let text = if options.json {
+        String::from_utf8_lossy(&answer.body).into_owned()
+    } else {
+        table(&status, colors)
+    };
+    (text, exit_code)
+}
+
+/// Lays the pair out: one line about it, one a node, one a trouble.
+fn table(status: &Status, colors: bool) -> String {
+    let paint = |text: &str, good: bool| match (colors, good) {
+        (false, _) => text.to_owned(),
+        (true, true) => format!("\x1b[32m{text}\x1b[0m"),
+        (true, false) => format!("\x1b[31m{text}\x1b[0m"),
+    };
+    let mut text = format!(
+        "pair {}, {}, {}, pgpair {}\n",
+        paint(&plain(&status.verdict), status.verdict == "ok"),
+        match &status.primary {
+            Some(name) => format!("primary {}", plain(name)),
+            None => "no primary".to_owned(),
+        },
+        match status.ready {
+            true => "ready".to_owned(),
+            false => format!("not ready: {}", plain(&status.reason)),
+        },
+        plain(&status.version),
+    );
+    let mut rows = vec![
+        [
+            "NODE",
+            "ROLE",
+            "STATE",
+            "REASON",
+            "TIMELINE",
+            "STREAMING",
+            "LAG",
+            "SEEN",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(status.nodes.iter().map(row));
+    for (line, cells) in rows.iter().enumerate() {
+        for (column, cell) in cells.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+            let padded = format!("{cell:width$}  ");
+            let is_reason = line > 0 && column == 3;
+            text.push_str(&if is_reason {
+                paint(&padded, cell == "ok")
+            } else {
+                padded
+            });
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    for node in status.nodes.iter().filter(|node| node.reason != "ok") {
+        if let Some(detail) = &node.detail {
+            text.push_str(&format!("{}: {}\n", plain(&node.name), plain(detail)));
+        }
+    }
+    if let (false, Some(detail)) = (status.ready, &status.detail) {
+        text.push_str(&format!("not ready: {}\n", plain(detail)));
+    }
+    text
+}
+
+fn row(node: &Node) -> [String; 8] {
+    let or_dash = |value: Option<&str>| value.map_or("-".to_owned(), plain);
+    let standby = node.role.as_deref() == Some("standby");
+    [
+        plain(&node.name),
+        or_dash(node.role.as_deref()),
+        plain(&node.state),
+        plain(&node.reason),
+        node.timeline.map_or("-".to_owned(), |it| it.to_string()),
+        match (standby, node.replication_state.as_deref()) {
+            (true, Some("streaming")) => "yes".to_owned(),
+            (true, _) => "no".to_owned(),
+            (false, _) => "-".to_owned(),
+        },
+        match (standby, node.lag_bytes, node.lag_seconds) {
+            (false, ..) => "-".to_owned(),
+            (true, None, _) => "unknown".to_owned(),
+            (true, Some(behind), None) => bytes(behind),
+            (true, Some(behind), Some(seconds)) => format!("{} {seconds:.1}s", bytes(behind)),
+        },
+        node.age_ms.map_or("-".to_owned(), |age| {
+            format!("{:.1}s ago", age as f64 / 1_000.0)
+        }),
+    ]
+}
+
+/// Prints a size in the largest unit that leaves at least one before the point.
+fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1_024.0 {
+            return if unit == "B" {
+                format!("{bytes}B")
+            } else {
+                format!("{value:.1}{unit}")
+            };
+        }
+        value /= 1_024.0;
+    }
+    format!("{value:.1}TB")
+}
+
+/// Takes out what could steer a terminal: the text comes over the network.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: &str = r#"{"verdict":"ok","ready":true,"reason":"ok","primary":"a","version":"1","nodes":[
+        {"name":"a","state":"running","role":"primary","reason":"ok","age_ms":12,"timeline":3},
+        {"name":"b","state":"running","role":"standby","reason":"ok","age_ms":1500,"timeline":3,
+         "replication_state":"streaming","lag_bytes":2048,"lag_seconds":0.25}]}"#;
+
+    fn shown(json: &str, colors: bool) -> String {
+        table(&serde_json::from_str(json).expect("a status"), colors)
+    }
+
+    #[test]
+    fn a_whole_pair_is_a_line_and_a_table() {
+        assert_eq!(
+            shown(WELL, false),
+            "pair ok, primary a, ready, pgpair 1\n\
+             NODE  ROLE     STATE    REASON  TIMELINE  STREAMING  LAG         SEEN\n\
+             a     primary  running  ok      3         -          -           0.0s ago\n\
+             b     standby  running  ok      3         yes        2.0kB 0.2s  1.5s ago\n"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words_and_unknown_lag_is_not_zero() {
+        let json = r#"{"verdict":"degraded","ready":false,"reason":"refused","detail":"nobody there","version":"1","nodes":[
+            {"name":"b","state":"running","role":"standby","reason":"not_streaming","detail":"no receiver","age_ms":0},
+            {"name":"a","state":"stopped","reason":"refused","detail":"nobody there","age_ms":9000}]}"#;
+        let text = shown(json, false);
+        for words in [
+            "pair degraded, no primary, not ready: refused",
+            "no         unknown",
+            "b: no receiver",
+            "a: nobody there",
+        ] {
+            assert!(text.contains(words), "{words:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn colours_and_nothing_else_steer_the_terminal() {
+        assert!(shown(WELL, true).contains("\x1b[32mok"));
+        assert!(!shown(WELL, false).contains('\x1b'));
+        let evil = WELL.replace("\"name\":\"a\"", "\"name\":\"\\u001b[2Ja\"");
+        assert!(!shown(&evil, false).contains('\x1b'));
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        for (value, text) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_536, "1.5kB"),
+            (10 << 20, "10.0MB"),
+            (5 << 40, "5.0TB"),
+        ] {
+            assert_eq!(bytes(value), text);
+        }
+    }
+}
