@@ -21,6 +21,7 @@ mod readme;
 pub mod serve;
 pub mod sockets;
 pub mod status;
+pub mod threads;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::probe::watch;
+use crate::threads;
 
 /// Lines that may wait for stderr: a burst of changes of every node, twice over.
 const QUEUE_LINES: usize = 256;
@@ -30,7 +30,7 @@ static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 /// Fails if the thread cannot be started or something else logs already.
 pub fn start(level: LevelFilter) -> io::Result<()> {
     let (sender, receiver) = sync_channel::<Vec<u8>>(QUEUE_LINES);
-    watch::spawn("log".to_owned(), move || {
+    threads::spawn("log".to_owned(), move || {
         for line in receiver {
             // Nowhere is left to report that stderr is gone.
             let _ = io::stderr().write_all(&line);

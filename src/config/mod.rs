@@ -3,7 +3,6 @@
 
 pub mod conninfo;
 mod nodes;
-pub mod passfile;
 pub mod value;
 
 use std::collections::HashMap;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::conninfo::{self, Parameters};
-use super::passfile::{self, Secret};
 use super::value::is_node_name;
 use super::{ConfigError, DATABASE_URL, NODES, Source};
 use crate::probe::db::{Host, Password, Settings};
+use crate::probe::passfile::{self, Secret};
 use crate::probe::tls::{self, Roots, SslMode};
 
 /// libpq's variables and the parameters that they stand in for.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::probe::db::{Host, Password};
+use crate::probe::passfile;
 use crate::probe::tls::SslMode;
 
 const URL: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@a,b/d");

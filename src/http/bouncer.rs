@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use rustix::net::{SendFlags, send};
 
 use super::conversation::Conversations;
 use super::counts::{Closed, Counts};
+use super::orders::{Order, OrderQueue};
 use crate::sockets::{self, Connection};
 
 /// Time between two looks. A flood is cut back ten times a second; looking
@@ -34,40 +35,6 @@ pub struct Limits {
     /// Time without a finished request.
     pub request_timeout: Duration,
 }
-
-/// Hands the bouncer connections to close.
-#[derive(Clone, Debug)]
-pub struct Orders(Sender<Order>);
-
-#[derive(Debug)]
-struct Order {
-    peer: SocketAddr,
-    farewell: Vec<u8>,
-}
-
-impl Orders {
-    /// Makes the two ends: who orders, and where the bouncer listens.
-    pub fn channel() -> (Orders, OrderQueue) {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        (Orders(sender), OrderQueue(receiver))
-    }
-
-    /// Ends the connection from `peer`.
-    pub fn cut(&self, peer: SocketAddr) {
-        self.cut_with(peer, Vec::new());
-    }
-
-    /// Ends the connection from `peer` after `farewell`, which goes past
-    /// tiny_http, straight into the socket.
-    pub fn cut_with(&self, peer: SocketAddr, farewell: Vec<u8>) {
-        // The bouncer ends with the process only.
-        let _ = self.0.send(Order { peer, farewell });
-    }
-}
-
-/// Where the bouncer finds its orders.
-#[derive(Debug)]
-pub struct OrderQueue(Receiver<Order>);
 
 /// A connection as the bouncer judges it.
 #[derive(Clone, Copy, Debug)]

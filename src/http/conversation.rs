@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use tiny_http::Request;
 
-use super::bouncer::Orders;
 use super::counts::Counts;
+use super::orders::Orders;
 use super::reply::{Framing, Reply};
 use super::routes;
 

@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod counts;
 pub mod exposition;
 pub mod metrics;
+pub mod orders;
 pub mod page;
 pub mod reply;
 pub mod routes;

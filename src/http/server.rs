@@ -11,17 +11,18 @@ use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_time
 use rustix::net::{Shutdown, shutdown};
 use tiny_http::{HTTPVersion, Method, Request, Server};
 
-use super::bouncer::{self, Limits, Orders};
+use super::bouncer::{self, Limits};
 use super::conversation::{Conversations, Ticket};
 use super::counts::Counts;
 use super::exposition::Format;
+use super::orders::Orders;
 use super::reply::{BodyPart, Framing, Reply};
 use super::routes::{self, Route};
 use super::{metrics, page, status};
 use crate::crash::DISPOSABLE;
 use crate::probe::board::{Asker, Board};
 use crate::probe::verdict::Verdict;
-use crate::probe::watch;
+use crate::threads;
 use crate::{EXIT_FRONT_DOOR, EXIT_OK};
 
 /// Longest that writing one answer may block. An answer fits into the socket's
@@ -139,7 +140,7 @@ impl Door {
         let guests = Arc::clone(&conversations);
         let server = Arc::clone(&self.server);
         let tally = Arc::clone(&counts);
-        watch::spawn("bouncer".to_owned(), move || {
+        threads::spawn("bouncer".to_owned(), move || {
             // Without being told to stop, that is the death of the server.
             bouncer::run(&queue, limits, &guests, &tally, || server.unblock());
         })?;

@@ -18,10 +18,9 @@ use log::Level;
 
 use self::lane::{Lane, UnderWay};
 use self::record::Record;
-use super::node::{Facts, Failure, Observation};
+use super::node::{Facts, Failure, Observation, What};
 use super::pair::{self, Assessment, Known};
 use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Verdict, View};
-use super::watch::What;
 
 pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 

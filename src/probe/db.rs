@@ -17,10 +17,10 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::node::{Depth, Facts, Failure, Reason, Receiver, Replication, Sender, Slot};
+use super::node::{Depth, Facts, Failure, Reason, Receiver, Replication, Sender, Slot, What};
+use super::passfile::{self, Secret};
 use super::tls::{SslMode, TlsError};
-use super::watch::{Observer, Target, What};
-use crate::config::passfile::{self, Secret};
+use super::watch::{Observer, Target};
 use crate::sockets;
 
 /// Who is primary: one round trip in the simple protocol, which needs no

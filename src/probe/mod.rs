@@ -6,6 +6,7 @@ pub mod lag;
 pub mod lsn;
 pub mod node;
 pub mod pair;
+pub mod passfile;
 pub mod tls;
 pub mod verdict;
 pub mod watch;

@@ -119,6 +119,15 @@ pub enum Depth {
     Replication,
 }
 
+/// What a round trip does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It asks.
+    Observe(Depth),
+    /// It commits a transaction that changes nothing.
+    Commit,
+}
+
 /// What a node said about itself in one round trip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {

@@ -3,28 +3,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use super::board::{Asker, Board};
-use super::node::{Depth, Facts, Failure};
+use super::node::{Facts, Failure, What};
+use crate::threads::spawn;
 
 /// Abandoned watchers of a node that may still be stuck somewhere. Their
 /// sockets are shut down, so they end at once unless they hang elsewhere (in a
 /// name look-up, say); three of them are reason enough to wait for one to end.
 const ABANDONED_AT_MOST: usize = 3;
-
-/// Stack of our threads. They call into the PostgreSQL driver and TLS, whose
-/// deepest frames stay well under half of this; pages are used only if touched.
-const STACK_BYTES: usize = 512 * 1024;
-
-/// What a round trip does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// It asks.
-    Observe(Depth),
-    /// It commits a transaction that changes nothing.
-    Commit,
-}
 
 /// Asks one node, over one connection at a time.
 pub trait Observer: Send {
@@ -60,19 +47,6 @@ pub fn start<A: Asker>(board: &Arc<Board<A>>, lanes: Vec<Arc<dyn Target>>) -> io
     }
     let board = Arc::clone(board);
     spawn("sweep".to_owned(), move || sweep(&board, &lanes))
-}
-
-/// Starts one of our named threads: a panic in it ends the process.
-///
-/// # Errors
-///
-/// Fails if the thread cannot be started.
-pub fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name)
-        .stack_size(STACK_BYTES)
-        .spawn(run)
-        .map(drop)
 }
 
 /// Starts a watcher. Nothing changes for its predecessor if that fails.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Arrival, Rules};
-use crate::probe::node::{Depth, Facts, Failure, Observation, Reason, Replication};
+use crate::probe::node::{Depth, Facts, Failure, Observation, Reason, Replication, What};
 use crate::probe::pair::Known;
 use crate::probe::verdict::{Sight, Silence};
-use crate::probe::watch::What;
 
 /// After a failure the next try waits this long (a quarter of the deadline if
 /// that is less), so that many requests do not hammer a server that refuses.

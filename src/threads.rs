@@ -1,0 +1,22 @@
+//! Our own threads: named, small, and fatal to the process when they panic (see
+//! [`crate::crash`]).
+
+use std::io;
+use std::thread;
+
+/// Stack of our threads. They call into the PostgreSQL driver and TLS, whose
+/// deepest frames stay well under half of this; pages are used only if touched.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Starts one of our named threads: a panic in it ends the process.
+///
+/// # Errors
+///
+/// Fails if the thread cannot be started.
+pub fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(run)
+        .map(drop)
+}
