@@ -15,11 +15,10 @@ use postgres::error::SqlState;
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::node::{Depth, Facts, Failure, Reason, Receiver, Replication, Sender, Slot, What};
 use super::passfile::{self, Secret};
-use super::tls::{SslMode, TlsError};
+use super::tls::{Connector, SslMode, TlsError};
 use super::watch::{Observer, Target};
 use crate::sockets;
 
@@ -115,7 +114,7 @@ pub struct Settings {
     /// How the connection is protected.
     pub sslmode: SslMode,
     /// The connector that goes with `sslmode`.
-    pub tls: Option<MakeRustlsConnect>,
+    pub tls: Option<Connector>,
 }
 
 impl fmt::Debug for Settings {

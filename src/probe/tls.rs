@@ -12,7 +12,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Makes TLS sessions for the PostgreSQL driver.
+pub use tokio_postgres_rustls::MakeRustlsConnect as Connector;
 
 /// What goes wrong in a TLS handshake.
 pub use rustls::Error as TlsError;
@@ -103,10 +105,7 @@ impl std::error::Error for RootsError {}
 /// # Errors
 ///
 /// Fails if the root certificates cannot be read or used.
-pub fn connector(
-    mode: SslMode,
-    roots: Option<&Roots>,
-) -> Result<Option<MakeRustlsConnect>, RootsError> {
+pub fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<Option<Connector>, RootsError> {
     let provider = Arc::new(ring::default_provider());
     let (roots, verify_name) = match (mode, roots) {
         (SslMode::Disable, _) => return Ok(None),
@@ -136,7 +135,7 @@ pub fn connector(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(Some(MakeRustlsConnect::new(config)))
+    Ok(Some(Connector::new(config)))
 }
 
 fn load(roots: &Roots) -> Result<RootCertStore, RootsError> {
