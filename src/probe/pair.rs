@@ -63,6 +63,8 @@ pub struct Known<'a> {
     /// What it said about replication last, and the round trip's begin and
     /// end; those after it may not have asked.
     pub replication: Option<(&'a Replication, [Instant; 2])>,
+    /// Since when it is known to hold the position that it told then.
+    pub held_since: Option<Instant>,
     /// It owes an answer; what went wrong so far, if anything has.
     pub overdue: Option<Option<&'a Failure>>,
 }
@@ -181,8 +183,9 @@ fn pair_verdict(
     }
 }
 
-/// A standby that does not stream and has what the primary, asked later, does
-/// not have: it followed somebody else.
+/// A standby that does not stream and has what the primary, asked after that
+/// was seen, does not have: it followed somebody else. It keeps what it has, so
+/// the verdict does not depend on who was asked last.
 fn is_ahead(standby: &Known<'_>, primary: &Known<'_>) -> bool {
     let (Some(facts), Some(own)) = (standby.facts(), standby.replication()) else {
         return false;
@@ -193,8 +196,8 @@ fn is_ahead(standby: &Known<'_>, primary: &Known<'_>) -> bool {
     if !facts.in_recovery || own.streams() == Some(true) {
         return false;
     }
-    let asked_later = match (standby.asked(), primary.asked()) {
-        (Some([_, ended]), Some([began, _])) => began >= ended,
+    let asked_later = match (standby.held_since, primary.asked()) {
+        (Some(held_since), Some([began, _])) => began >= held_since,
         _ => false,
     };
     own.timeline > theirs.timeline || (asked_later && own.lsn > theirs.lsn)

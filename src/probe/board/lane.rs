@@ -34,6 +34,8 @@ pub(super) struct Lane {
     /// The last that the node said about replication, and when the round trip
     /// began and ended.
     pub replication: Option<(Arc<Replication>, [Instant; 2])>,
+    /// Since when the node is known to hold the position that it told last.
+    held_since: Instant,
     /// When the node last answered, or when pgpair began to ask.
     pub silent_since: Instant,
     /// It owes an answer for longer than the deadline.
@@ -65,6 +67,7 @@ impl Lane {
             under_way: None,
             latest: None,
             replication: None,
+            held_since: now,
             silent_since: now,
             overdue: false,
         }
@@ -105,6 +108,10 @@ impl Lane {
             seen.ended
         };
         if let Some(replication) = seen.facts().and_then(|facts| facts.replication.clone()) {
+            let before = self.replication.as_ref().map(|(told, _)| told.lsn);
+            if before != Some(replication.lsn) {
+                self.held_since = seen.ended;
+            }
             self.replication = Some((replication, [seen.began, seen.ended]));
         }
         if failed {
@@ -188,6 +195,7 @@ impl Lane {
                 .replication
                 .as_ref()
                 .map(|(told, asked)| (told.as_ref(), *asked)),
+            held_since: self.replication.as_ref().map(|_| self.held_since),
             overdue: self.overdue.then(|| self.silence().so_far),
         }
     }

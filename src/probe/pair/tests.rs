@@ -41,7 +41,7 @@ fn made(text: &str, when: Instant) -> Made {
         }),
     };
     Made {
-        seen: (letter != '?').then(|| Observation {
+        seen: (letter != '?').then_some(Observation {
             began: when,
             ended: when,
             outcome,
@@ -67,6 +67,7 @@ fn assessed(nodes: &str) -> Assessment {
                 .replication
                 .as_deref()
                 .zip(made.seen.as_ref().map(|seen| [seen.began, seen.ended])),
+            held_since: made.seen.as_ref().map(|seen| seen.ended),
             overdue: made.overdue.then_some(None),
         })
         .collect();
@@ -161,4 +162,27 @@ fn a_sender_is_found_by_slot_then_by_name_then_by_being_the_only_one() {
     assert_eq!(found(&two, None, "c"), None);
     let one = primary(vec![sender("walreceiver", None)]);
     assert_eq!(found(&one, None, "c").as_deref(), Some("walreceiver"));
+}
+
+#[test]
+fn standby_that_stays_ahead_is_diverged_whoever_was_asked_last() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    let primary = made("P1@100", now + Duration::from_millis(500));
+    let standby = made("s1@200", later);
+    let verdict = |held_since| {
+        let known = [&primary, &standby].map(|made| Known {
+            latest: made.seen.as_ref(),
+            replication: made
+                .replication
+                .as_deref()
+                .zip(made.seen.as_ref().map(|seen| [seen.began, seen.ended])),
+            held_since: Some(held_since),
+            overdue: None,
+        });
+        assess(&known, &Trail::default(), later).verdict
+    };
+    assert_eq!(verdict(now), PairVerdict::Diverged);
+    // It may have got that from the primary since that was asked.
+    assert_eq!(verdict(later), PairVerdict::Degraded);
 }
