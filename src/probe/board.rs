@@ -551,6 +551,7 @@ impl<A: Asker> Board<A> {
             .map(|node| View {
                 sight: state.lanes[node].sight(question.depth(), arrival, now),
                 known: state.lanes[node].known().facts(),
+                told: state.lanes[node].known().replication.map(|(told, _)| told),
                 write: state.lanes[nodes + node].commit_sight(arrival, now),
             })
             .collect();
@@ -581,6 +582,7 @@ impl<A: Asker> Board<A> {
                 View {
                     sight,
                     known: None,
+                    told: None,
                     write: sight,
                 }
             })

@@ -136,6 +136,8 @@ pub struct View<'a> {
     /// What it said last, however long before the question, unless it owes an
     /// answer now.
     pub known: Option<&'a Facts>,
+    /// What it said of replication last, also while it owes an answer.
+    pub told: Option<&'a Replication>,
     /// What became of a commit there.
     pub write: Sight<'a>,
 }
@@ -506,8 +508,11 @@ fn replica(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verd
         Account::Told(told) => Some(told),
         Account::Pending | Account::Missing => None,
     };
+    // Which system the pair is does not change while the primary is silent.
+    let last_told = || of.last_primary.and_then(|node| of.views[node].told);
+    let system = told.or_else(last_told);
     let found = findings(scope, of, |facts| {
-        streams(facts, told)?;
+        streams(facts, system)?;
         let (Some(max), Some(standby)) = (limit.max_bytes, facts.replication.as_deref()) else {
             return Ok(());
         };
@@ -651,6 +656,7 @@ mod tests {
             .map(|sight| View {
                 sight,
                 known: None,
+                told: None,
                 write: Sight::Pending,
             })
             .collect();
@@ -760,6 +766,7 @@ mod tests {
         let view = View {
             sight: Sight::Overdue(silence),
             known: None,
+            told: None,
             write: Sight::Pending,
         };
         let question = Question {
@@ -774,8 +781,8 @@ mod tests {
 
     /// Nodes in letters as above, with replication: P and Q primaries of systems 1
     /// and 2 at position 100; S a streaming standby at 90, s one that does not
-    /// stream, b one that may not be looked at; lower-case p is pending and was
-    /// a primary, ? is pending and was none.
+    /// stream, b one that may not be looked at; lower-case p and q are pending
+    /// and were primaries, ? is pending and was none.
     fn decide_replication(ask: Ask, scope: Scope, nodes: &str) -> String {
         let now = Instant::now();
         let replication = |system, lsn, status: Option<Option<&str>>| {
@@ -797,10 +804,14 @@ mod tests {
             }))
         };
         let facts = |letter| match letter {
-            'P' | 'p' | 'Q' => Facts {
+            'P' | 'p' | 'Q' | 'q' => Facts {
                 in_recovery: false,
                 read_only: false,
-                replication: replication(if letter == 'Q' { 2 } else { 1 }, 100, None),
+                replication: replication(
+                    if matches!(letter, 'Q' | 'q') { 2 } else { 1 },
+                    100,
+                    None,
+                ),
             },
             letter => Facts {
                 in_recovery: true,
@@ -834,17 +845,28 @@ mod tests {
             .zip(&seen)
             .map(|(letter, seen)| View {
                 sight: match letter {
-                    'p' | '?' => Sight::Pending,
+                    'p' | 'q' | '?' => Sight::Pending,
                     'X' => Sight::Fresh(&refused),
                     'O' => Sight::Overdue(quiet),
                     _ => Sight::Fresh(seen),
                 },
-                known: seen.facts().filter(|_| letter == 'p'),
+                known: seen.facts().filter(|_| matches!(letter, 'p' | 'q')),
+                told: seen
+                    .facts()
+                    .filter(|_| matches!(letter, 'p' | 'q'))
+                    .and_then(|facts| facts.replication.as_deref()),
                 write: Sight::Pending,
             })
             .collect();
         let question = Question { ask, scope };
-        said(decide_with(question, Policy::Primary, &views, None, now))
+        let last_primary = nodes.find(['p', 'q']);
+        said(decide_with(
+            question,
+            Policy::Primary,
+            &views,
+            last_primary,
+            now,
+        ))
     }
 
     #[test]
@@ -915,7 +937,10 @@ mod tests {
             ("OS", "200 ok 1", "200 ok 1", "200 ok 1"),
             // The primary's position decides, and is waited for.
             ("?S", "200 ok 1", "wait", "wait"),
+            ("pS", "200 ok 1", "wait", "wait"),
             ("P?", "wait", "wait", "wait"),
+            // Of which system the primary is was known before.
+            ("qS", "wait", "wait", "wait"),
         ] {
             let decided = |max| decide_replication(limit(max), Scope::Pair, nodes);
             assert_eq!(decided(None), any, "{nodes} without a limit");
@@ -931,6 +956,8 @@ mod tests {
             ("PS", 0, "503 not_streaming 0"),
             ("SS", 0, "200 ok 0"),
             ("SX", 1, "503 refused 1"),
+            ("pS", 1, "200 ok 1"),
+            ("qS", 1, "503 wrong_system 1"),
         ] {
             let ask = Ask::Replica(LagLimit::default());
             let found = decide_replication(ask, Scope::Node(node), nodes);
