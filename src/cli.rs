@@ -65,6 +65,22 @@ pub fn parse(
     arguments: impl Iterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<Command, UsageError> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let asks = |word: &OsString| word == "check" || word == "status";
+    let is_client = arguments.first().is_some_and(asks);
+    let parsed = parse_words(arguments.into_iter(), environment);
+    // With those two, 2 means that there is no connection.
+    if is_client {
+        parsed.map_err(bad_arguments)
+    } else {
+        parsed
+    }
+}
+
+fn parse_words(
+    arguments: impl Iterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Command, UsageError> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut flags = Flags::new();
     let mut words: Vec<String> = Vec::new();
@@ -254,6 +270,8 @@ mod tests {
             (&["check", "--json"], "json", 1),
             (&["serve", "--watch"], "watch", 2),
             (&["status", "--drain=1s"], "drain", 1),
+            (&["status", "--colour"], "colour", 1),
+            (&["check", "--json=x"], "json", 1),
             (&["status", "x"], "http://", 1),
         ] {
             let error = parsed(arguments, &[]).expect_err("refused");
