@@ -11,5 +11,6 @@ mod hostile;
 mod load;
 mod login;
 mod probes;
+mod replication;
 mod shutdown;
 mod tls;

@@ -9,6 +9,7 @@ pub mod names;
 pub mod postgres;
 pub mod probe;
 pub mod process;
+pub mod replication;
 pub mod tls;
 
 use std::thread;
