@@ -1,6 +1,7 @@
 //! What every test uses: PostgreSQL in containers, the probe as a process, and
 //! a client that sees every byte.
 
+pub mod deployment;
 pub mod docker;
 pub mod fake;
 pub mod http;

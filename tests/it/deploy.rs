@@ -1,0 +1,465 @@
+//! The playbooks, run as `make up` and `make down` run them, against the Docker
+//! engine that is here: a pair comes up, lives through what may happen to it,
+//! and goes; what could lose data is refused with one line.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::deployment::{self, Deployment};
+use crate::support::docker::{self, Container, docker};
+use crate::support::http::Answer;
+use crate::support::{eventually, measured, ms, process};
+
+/// In which `/ready` must say yes again once PostgreSQL takes connections.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// In which every answer must come: the default deadline, and some.
+const ANSWER_AT_MOST: Duration = Duration::from_secs(1);
+
+const HEALTH_AT_MOST: Duration = ms(50);
+
+/// What may be said of a primary that was stopped. Where the host's name
+/// servers are silent, its name is unknown only after the deadline.
+const GONE: [&str; 5] = [
+    "refused",
+    "shutting_down",
+    "unresolved",
+    "timed_out",
+    "overdue",
+];
+
+const FROZEN: [&str; 2] = ["timed_out", "overdue"];
+
+const MEGABYTE: u64 = 1_000_000;
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// One pair through all of it, as each step takes a playbook's time.
+#[test]
+fn pair_comes_up_from_nothing_stays_whole_and_goes_without_a_trace() {
+    let pair = Deployment::new("life");
+    it_comes_up_from_nothing(&pair);
+    containers_hold_no_more_than_they_need(&pair);
+    stopped_primary_turns_the_next_answer_503(&pair);
+    paused_primary_delays_no_answer(&pair);
+    probe_that_dies_is_started_again(&pair);
+    restarts_in_every_order_keep_the_primary(&pair, "a");
+    second_run_changes_nothing_and_tells_no_secret(&pair);
+    promoted_standby_is_found_on_the_disks(&pair);
+    restarts_in_every_order_keep_the_primary(&pair, "b");
+    pair.site(&[]).changed_nothing();
+    damage_is_refused_and_nothing_is_touched(&pair);
+    half_made_base_backup_is_made_again(&pair);
+    teardown_leaves_nothing(&pair);
+}
+
+fn it_comes_up_from_nothing(pair: &Deployment) {
+    let play = pair.site(&[]);
+    assert!(play.changed() > 0);
+    pair.has_primary("a");
+    ready_again(pair);
+
+    let sql = "SELECT state, sync_state, ssl FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)";
+    let replication = pair.sql("a", sql);
+    let cells: Vec<&str> = replication.split('|').collect();
+    let [state, sync_state, over_tls] = cells[..] else {
+        panic!("not one standby: {replication:?}");
+    };
+    assert_eq!((state, over_tls), ("streaming", "t"));
+
+    let (primary, standby) = (pair.container("a"), pair.container("b"));
+    let port = pair.port;
+    for words in [
+        format!("primary: {primary}"),
+        format!("standby: {standby}, streaming ({sync_state}), "),
+        format!("http://localhost:{port}/ready: 200 "),
+    ] {
+        assert!(play.stdout.contains(&words), "{words:?}: {}", play.stdout);
+    }
+
+    for node in ["a", "b"] {
+        let checksums = "SELECT data_page_checksum_version FROM pg_control_init()";
+        assert_eq!(pair.sql(node, checksums), "1", "checksums of {node}");
+    }
+    pair.sql("a", "CREATE TABLE rows (made_by text)");
+    pair.sql("a", "INSERT INTO rows VALUES ('a')");
+}
+
+fn containers_hold_no_more_than_they_need(pair: &Deployment) {
+    for (node, memory, pids) in [("a", 256, 256), ("b", 256, 256), ("probe", 64, 640)] {
+        let about = pair.inspect(node);
+        let host = &about["HostConfig"];
+        assert_eq!(host["RestartPolicy"]["Name"], "unless-stopped", "{node}");
+        assert_eq!(host["CapDrop"], Value::from(["ALL"].as_slice()), "{node}");
+        assert_eq!(host["CapAdd"], Value::Null, "{node}");
+        assert_eq!(host["Privileged"], false, "{node}");
+        let options = host["SecurityOpt"].to_string();
+        assert!(options.contains("no-new-privileges"), "{node}: {options}");
+        assert_eq!(host["Memory"], memory * MEBIBYTE, "{node}");
+        assert_eq!(host["PidsLimit"], pids, "{node}");
+    }
+    for node in ["a", "b"] {
+        let published = pair.inspect(node)["NetworkSettings"]["Ports"].to_string();
+        assert!(!published.contains("HostPort"), "{node}: {published}");
+    }
+    let probe = pair.inspect("probe");
+    assert_eq!(probe["Config"]["User"], "65532:65532");
+    assert_eq!(probe["HostConfig"]["ReadonlyRootfs"], true);
+    let image = probe["Image"].as_str().expect("an image");
+    let bytes = docker(&["image", "inspect", "--format", "{{.Size}}", image]);
+    let bytes: u64 = bytes.parse().expect("a number");
+    assert!(bytes < 3 * MEGABYTE, "the image has {bytes} bytes");
+    no_secret_is_to_be_seen(pair);
+}
+
+fn no_secret_is_to_be_seen(pair: &Deployment) {
+    let secrets = pair.secrets();
+    assert_eq!(secrets.len(), 3, "replicator, pgpair and app");
+    for node in ["a", "b", "probe"] {
+        let seen = pair.inspect(node).to_string() + &pair.logs(node);
+        let told = secrets.iter().any(|secret| seen.contains(secret));
+        assert!(!told, "docker tells a password of {node}");
+    }
+    let folder = pair.root.join("secrets");
+    let files = fs::read_dir(&folder).expect("a folder");
+    let files = files.map(|file| file.expect("readable").path());
+    for (path, mode) in files
+        .map(|file| (file, 0o600))
+        .chain([(folder.clone(), 0o700)])
+    {
+        let about = fs::metadata(&path).expect("it is there");
+        let found = (about.uid(), about.permissions().mode() & 0o777);
+        assert_eq!(found, (0, mode), "{}", path.display());
+    }
+}
+
+fn stopped_primary_turns_the_next_answer_503(pair: &Deployment) {
+    pair.each("stop", &["a"]);
+    is_not_ready(&pair.get("/ready"), &GONE);
+    pair.each("start", &["a"]);
+    pair.accepts("a");
+    ready_again(pair);
+}
+
+fn paused_primary_delays_no_answer(pair: &Deployment) {
+    pair.each("pause", &["a"]);
+    for _ in 0..10 {
+        is_not_ready(&pair.get("/ready"), &FROZEN);
+    }
+    let health = measured(|| pair.get("/health"), |it| it.took < HEALTH_AT_MOST);
+    assert_eq!(health.status, 200);
+    assert!(health.took < HEALTH_AT_MOST, "{health:?}");
+    pair.each("unpause", &["a"]);
+    ready_again(pair);
+}
+
+fn probe_that_dies_is_started_again(pair: &Deployment) {
+    let before = pair.inspect("probe")["State"]["Pid"].clone();
+    let pid = before.as_i64().and_then(|pid| Pid::from_raw(pid as i32));
+    kill_process(pid.expect("it runs"), Signal::KILL).expect("it runs on this host");
+    eventually(Duration::from_secs(30), "docker starts it again", || {
+        let state = pair.inspect("probe")["State"].take();
+        (state["Running"] == true && state["Pid"] != before).then_some(())
+    });
+    eventually(RECOVERY, "it is ready", || {
+        let answer = pair.try_get("/ready").ok()?;
+        (answer.status == 200).then_some(())
+    });
+}
+
+fn restarts_in_every_order_keep_the_primary(pair: &Deployment, primary: &str) {
+    let orders = [["a", "b"], ["b", "a"]];
+    for (stopped, started) in orders.iter().flat_map(|it| orders.map(|other| (it, other))) {
+        pair.each("stop", stopped);
+        is_not_ready(&pair.get("/ready"), &GONE);
+        pair.each("start", &started);
+        pair.has_primary(primary);
+        ready_again(pair);
+    }
+}
+
+fn second_run_changes_nothing_and_tells_no_secret(pair: &Deployment) {
+    let play = pair.site(&["-vvv", "--diff"]);
+    play.changed_nothing();
+    let words = format!("primary: {}", pair.container("a"));
+    assert!(play.stdout.contains(&words), "{}", play.stdout);
+}
+
+/// As an operator would without further tools: stop the primary, fence it,
+/// promote the standby.
+fn promoted_standby_is_found_on_the_disks(pair: &Deployment) {
+    pair.each("stop", &["a"]);
+    make_standby(&pair.data("a"));
+    assert_eq!(pair.sql("b", "SELECT pg_promote()"), "t");
+    pair.sql("b", "INSERT INTO rows VALUES ('b')");
+    let identity = |node| {
+        let about = pair.inspect(node);
+        (about["Id"].clone(), about["State"]["StartedAt"].clone())
+    };
+    let (a, b, probe) = (identity("a"), identity("b"), identity("probe"));
+
+    let play = pair.site(&[]);
+    // The fenced node was started, and got its slot.
+    assert!(play.changed() > 0);
+    let words = format!("primary: {}", pair.container("b"));
+    assert!(play.stdout.contains(&words), "{}", play.stdout);
+    assert_eq!(identity("a").0, a.0, "the same container");
+    assert_eq!(
+        (identity("b"), identity("probe")),
+        (b, probe),
+        "not touched"
+    );
+    pair.has_primary("b");
+    has_every_row(pair, "a");
+    // The slot of its time as primary would hold WAL back for ever.
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(
+        (pair.sql("a", slots), pair.sql("b", slots)),
+        ("0".into(), "1".into())
+    );
+}
+
+/// Every damage is done while both nodes are stopped, so that not a single
+/// file may differ after the refusal.
+fn damage_is_refused_and_nothing_is_touched(pair: &Deployment) {
+    pair.each("stop", &["b", "a"]);
+    let (a, b) = (pair.data("a"), pair.data("b"));
+    let (a_signal, b_signal) = (a.join("standby.signal"), b.join("standby.signal"));
+
+    make_standby(&b);
+    refuses(pair, &["no primary on disk", "standby.signal in a and b"]);
+    fs::remove_file(&b_signal).expect("made above");
+
+    fs::remove_file(&a_signal).expect("a is the standby");
+    refuses(pair, &["Both nodes are primaries on disk"]);
+    make_standby(&a);
+
+    let control = a.join("global/pg_control");
+    let kept = fs::read(&control).expect("readable");
+    // It begins with the system's identifier.
+    fs::write(&control, [&[0x2a; 8], &kept[8..]].concat()).expect("writes");
+    refuses(pair, &["different databases", "3038287259199220266"]);
+    fs::write(&control, kept).expect("writes");
+
+    without(&control, || {
+        refuses(pair, &["/a/data/pgdata is not a whole database"])
+    });
+    without(&pair.root.join("secrets/app"), || {
+        refuses(pair, &["secrets/app is missing"]);
+    });
+
+    let before = pair.state();
+    pair.teardown(&[])
+        .refused(&["Nothing was deleted", "confirm=yes", &pair.prefix]);
+    before.is_still(&pair.state());
+}
+
+/// Runs site.yml, which must refuse with these words and touch nothing.
+fn refuses(pair: &Deployment, words: &[&str]) {
+    let before = pair.state();
+    pair.site(&[]).refused(words);
+    before.is_still(&pair.state());
+}
+
+/// Does something while a file is away.
+fn without(file: &Path, act: impl FnOnce()) {
+    let aside = file.with_extension("aside");
+    fs::rename(file, &aside).expect("it is there");
+    act();
+    fs::rename(&aside, file).expect("nothing took its place");
+}
+
+/// Writes standby.signal, as the data's owner.
+fn make_standby(data: &Path) {
+    let signal = data.join("standby.signal");
+    fs::write(&signal, "").expect("writes");
+    let owner = fs::metadata(data).expect("it is there");
+    chown(&signal, Some(owner.uid()), Some(owner.gid())).expect("root may");
+}
+
+fn half_made_base_backup_is_made_again(pair: &Deployment) {
+    let lost = pair.data("a");
+    let half = lost.with_extension("new");
+    fs::rename(&lost, &half).expect("a has data");
+    fs::remove_file(half.join("global/pg_control")).expect("it is there");
+    fs::write(half.join("of an interrupted run"), "").expect("writes");
+
+    assert!(pair.site(&[]).changed() > 0);
+    pair.has_primary("b");
+    ready_again(pair);
+    has_every_row(pair, "a");
+    assert!(!half.exists(), "the half-made copy is gone");
+    assert!(!lost.join("of an interrupted run").exists(), "a new copy");
+}
+
+fn teardown_leaves_nothing(pair: &Deployment) {
+    let alone = pair.is_alone();
+    pair.teardown(&["-e", "confirm=yes"]).changed();
+    assert_eq!(pair.containers(), [""; 0]);
+    assert_eq!(pair.networks(), [""; 0]);
+    assert!(!pair.root.exists());
+    // The binary serves every pair of the host, and goes with the last.
+    assert_eq!(pair.installed().exists(), !alone);
+}
+
+fn has_every_row(pair: &Deployment, node: &str) {
+    let sql = "SELECT string_agg(made_by, ',' ORDER BY made_by) FROM rows";
+    eventually(RECOVERY, "the rows are there", || {
+        (pair.sql(node, sql) == "a,b").then_some(())
+    });
+}
+
+fn is_not_ready(answer: &Answer, reasons: &[&str]) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(reasons.contains(&answer.reason().as_str()), "{answer:?}");
+    assert!(answer.took < ANSWER_AT_MOST, "{answer:?}");
+}
+
+fn ready_again(pair: &Deployment) {
+    let mut last = String::new();
+    let began = Instant::now();
+    while began.elapsed() < RECOVERY {
+        let answer = pair.get("/ready");
+        assert!(answer.took < ANSWER_AT_MOST, "{answer:?}");
+        if answer.status == 200 {
+            return;
+        }
+        last = answer.body;
+    }
+    panic!("not ready within {RECOVERY:?}: {last}");
+}
+
+/// Checks that a refused run made nothing.
+fn nothing_was_made(pair: &Deployment) {
+    assert_eq!(pair.containers(), [""; 0]);
+    assert_eq!(pair.networks(), [""; 0]);
+    assert!(!pair.installed().exists());
+}
+
+#[test]
+fn taken_port_is_refused_by_its_holders_name_before_anything_is_made() {
+    let pair = Deployment::new("port");
+    let _holder = TcpListener::bind(("127.0.0.1", pair.port)).expect("it was free");
+    let port = format!("Port {} on 127.0.0.1 cannot be had", pair.port);
+    let pid = format!("(pid {}) has it", std::process::id());
+    pair.site(&[]).refused(&[&port, &pid, "make up PORT="]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+}
+
+#[test]
+fn container_of_the_same_name_is_refused_and_left_alone() {
+    let pair = Deployment::new("name");
+    let name = pair.container("b");
+    let run = docker::this_run();
+    let image = docker::postgres_image();
+    let foreign = Container::run(
+        name.clone(),
+        run.new_address(),
+        &image,
+        &["--entrypoint", "sleep"],
+        &["1h"],
+    );
+    let pid = foreign.pid();
+    let words = format!("A container {name} exists and is not pgpair's");
+    pair.site(&[]).refused(&[&words]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+    // Nor does a teardown take it for its own.
+    pair.teardown(&["-e", "confirm=yes"]).changed_nothing();
+    assert_eq!(foreign.pid(), pid);
+}
+
+#[test]
+fn folder_of_somebody_else_is_neither_used_nor_deleted() {
+    let pair = Deployment::new("folder");
+    fs::create_dir(&pair.root).expect("not there yet");
+    fs::write(pair.root.join("precious"), "data").expect("writes");
+    let before = pair.state();
+    let root = pair.root.display().to_string();
+    pair.site(&[]).refused(&[&root, "no file .pgpair in it"]);
+    nothing_was_made(&pair);
+    pair.teardown(&["-e", "confirm=yes"])
+        .refused(&[&root, "Nothing was deleted"]);
+    before.is_still(&pair.state());
+}
+
+#[test]
+fn full_disk_is_refused_before_anything_is_made() {
+    let pair = Deployment::new("room");
+    let play = pair.site(&["-e", "postgres_pair_min_free=1000000GB"]);
+    play.refused(&["free and needs 976.56 TB", "free some"]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+}
+
+#[test]
+fn image_that_is_nowhere_is_refused_before_anything_is_made() {
+    let pair = Deployment::new("image");
+    // Nobody listens there, so the answer does not depend on a network.
+    let play = pair.site(&["-e", "postgres_pair_image=127.0.0.1:1/nowhere:17"]);
+    play.refused(&["127.0.0.1:1/nowhere:17 is not on this host and cannot be pulled"]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+}
+
+#[test]
+fn missing_binary_is_refused_with_how_to_build_it() {
+    let pair = Deployment::new("binary");
+    let play = pair.site(&["-e", "pgpair_probe_binary=/nonexistent/pgpair"]);
+    play.refused(&["no binary at /nonexistent/pgpair", "cargo build"]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+}
+
+#[test]
+#[should_panic(expected = "PGPAIR_TEST_NOTHING is not set: `make test` sets it up")]
+fn setting_that_is_missing_fails_the_tests() {
+    deployment::required("PGPAIR_TEST_NOTHING");
+}
+
+/// Prints a line for every difference, having read both files of every role.
+const COMPARE: &str = r#"
+import pathlib, yaml
+for role in sorted(pathlib.Path("ansible/roles").iterdir()):
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
+    options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    described = {name: spec.get("default") for name, spec in options.items() if not spec.get("required")}
+    for name in sorted({*defaults, *options}):
+        if name not in options:
+            print(f"{role.name}: {name} is not described")
+        elif name not in described:
+            if name in defaults:
+                print(f"{role.name}: {name} is required and has a default")
+        elif name not in defaults:
+            print(f"{role.name}: {name} has no default")
+        elif defaults[name] != described[name]:
+            print(f"{role.name}: {name} is {defaults[name]!r}, and described as {described[name]!r}")
+        if not name.startswith(role.name + "_"):
+            print(f"{role.name}: {name} lacks the role's name")
+    print(f"compared {role.name}")
+"#;
+
+#[test]
+fn every_roles_defaults_are_those_that_its_argument_spec_describes() {
+    let python = deployment::ansible_playbook().with_file_name("python");
+    let mut command = Command::new(python);
+    command
+        .args(["-c", COMPARE])
+        .current_dir(deployment::checkout());
+    let compared = process::run(&mut command, b"", Duration::from_secs(60));
+    assert_eq!((compared.code(), compared.stderr.as_str()), (0, ""));
+    let roles = fs::read_dir(deployment::checkout().join("ansible/roles")).expect("a folder");
+    let (done, wrong): (Vec<_>, Vec<_>) = compared
+        .stdout
+        .lines()
+        .partition(|line| line.starts_with("compared "));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(done.len(), roles.count());
+}
