@@ -50,15 +50,16 @@ fn run(config: Config, listen: SocketAddr) -> io::Result<u8> {
         interval: config.interval,
         stuck_after: config.stuck_after,
     };
+    let door = Arc::new(door);
+    let to_stop = Arc::clone(&door);
+    // Before the first line: who has read it may tell us to stop.
+    ctrlc::set_handler(move || to_stop.stop()).map_err(io::Error::other)?;
     log::info!(
         "listen address={} nodes={} version={}",
         door.address(),
         rules.nodes.join(","),
         env!("CARGO_PKG_VERSION")
     );
-    let door = Arc::new(door);
-    let to_stop = Arc::clone(&door);
-    ctrlc::set_handler(move || to_stop.stop()).map_err(io::Error::other)?;
 
     // One for what the node says and one for commits, each with a connection.
     let lanes = [&settings, &settings]

@@ -31,6 +31,12 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// Ends our half of the connection.
+    pub fn finish(&self) {
+        // Already ended is as good.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Borrows the socket as a stream.
     pub fn stream(&self) -> &TcpStream {
         &self.stream

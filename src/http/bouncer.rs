@@ -2,10 +2,11 @@
 //! connection limit of its own, and keeps its sockets to itself.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
 use rustix::net::{SendFlags, send};
 
 use super::conversation::Conversations;
@@ -25,11 +26,19 @@ const LEAKED_AFTER: Duration = Duration::from_secs(5);
 /// starting anew is cheaper than running out.
 const LEAKED_AT_MOST: usize = 100;
 
+/// Time until the next look when connections are left unread.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Connections of our own in one look, and longest wait for one: a look must
+/// not take long even where everybody is unheard.
+const WAKES_AT_MOST: usize = 64;
+const WAKE_AT_MOST: Duration = Duration::from_millis(20);
+
 /// What a connection may hold and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Our port.
-    pub port: u16,
+    /// Where we are reached from here.
+    pub address: SocketAddr,
     /// Connections held at once.
     pub max_connections: usize,
     /// Time without a finished request.
@@ -75,13 +84,16 @@ pub fn run(
             Err(RecvTimeoutError::Disconnected) => return,
         };
         told.extend(orders.0.try_iter());
-        let found = sockets::find(|local| local.port() == limits.port);
-        carry_out(&told, &found.connected, counts);
+        let found = sockets::find(|local| local.port() == limits.address.port());
+        carry_out(told, &found.connected, counts);
         counts.connected(found.connected.len());
         if Instant::now() < next_look {
             continue;
         }
-        next_look = Instant::now() + LOOK_EVERY;
+        let unheard = unheard(&found.connected, conversations);
+        (0..unheard.min(WAKES_AT_MOST)).for_each(|_| wake(limits.address));
+        let pace = if unheard > 0 { LOOK_AGAIN } else { LOOK_EVERY };
+        next_look = Instant::now() + pace;
         look(&found.connected, limits, conversations, counts, &mut memory);
         let leaked = memory.leaked(&found.ended);
         if leaked >= LEAKED_AT_MOST {
@@ -89,6 +101,25 @@ pub fn run(
             return worn_out();
         }
     }
+}
+
+/// Counts the connections that have sent something which nobody reads. tiny_http
+/// takes a thread that was just woken for one that waits, so of connections that
+/// come together some are queued behind threads that are all taken.
+fn unheard(connections: &[Connection], conversations: &Conversations) -> usize {
+    let waits = |it: &&Connection| ioctl_fionread(it.stream()).is_ok_and(|bytes| bytes > 0);
+    connections
+        .iter()
+        .filter(|it| !conversations.owes(it.peer))
+        .filter(waits)
+        .count()
+}
+
+/// Connects to our own port and leaves: a thread that has seen that takes up
+/// the next connection of the queue.
+fn wake(address: SocketAddr) {
+    // A full backlog means that the accept thread has enough to do already.
+    let _ = TcpStream::connect_timeout(&address, WAKE_AT_MOST);
 }
 
 impl Memory {
@@ -103,7 +134,7 @@ impl Memory {
     }
 }
 
-fn carry_out(told: &[Order], connections: &[Connection], counts: &Counts) {
+fn carry_out(told: Vec<Order>, connections: &[Connection], counts: &Counts) {
     for order in told {
         let found = connections.iter().find(|it| it.peer == order.peer);
         if let Some(connection) = found {
@@ -111,7 +142,11 @@ fn carry_out(told: &[Order], connections: &[Connection], counts: &Counts) {
                 // Sent if it fits at once: nobody is waited for here.
                 let _ = send(connection.stream(), &order.farewell, SendFlags::DONTWAIT);
             }
-            connection.cut();
+            if order.listen_on {
+                connection.finish();
+            } else {
+                connection.cut();
+            }
             counts.closed(Closed::Refused);
         }
     }
@@ -181,7 +216,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits {
-        port: 1,
+        address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
         max_connections: 2,
         request_timeout: Duration::from_secs(10),
     };

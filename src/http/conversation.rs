@@ -107,6 +107,11 @@ impl Conversations {
         })
     }
 
+    /// Says whether the connection from `peer` still waits for an answer.
+    pub fn owes(&self, peer: SocketAddr) -> bool {
+        self.standing(peer).is_some_and(|standing| standing.busy)
+    }
+
     /// Forgets idle connections that `exists` does not know any more.
     pub fn forget(&self, exists: impl Fn(&SocketAddr) -> bool) {
         lock(&self.all).retain(|peer, conversation| {
@@ -166,9 +171,10 @@ impl Conversation {
             let written = writer.write_all(&bytes).and_then(|()| writer.flush());
             // A client that does not take a few hundred bytes at once has left
             // many answers unread; the next must not wait for it either.
-            inner.broken = written.is_err();
+            // After a last answer nothing is: what follows may be a body.
+            inner.broken = written.is_err() || reply.close;
             self.counts.answered(label, reply.status, arrived);
-            if inner.broken || reply.close {
+            if inner.broken {
                 self.orders.cut(self.peer);
             }
         }

@@ -177,21 +177,6 @@ impl Reply {
     }
 }
 
-/// For the one place that has to leave the writing to tiny_http.
-impl Reply {
-    /// Makes tiny_http's own kind of response.
-    pub fn into_response(self) -> tiny_http::Response<std::io::Cursor<Vec<u8>>> {
-        let header = |name: &str, value: &str| {
-            tiny_http::Header::from_bytes(name, value).expect("constant and ASCII")
-        };
-        tiny_http::Response::from_string(self.body)
-            .with_status_code(self.status)
-            .with_header(header("Content-Type", "application/json"))
-            .with_header(header("Cache-Control", "no-store"))
-            .with_header(header("Server", "pgpair"))
-    }
-}
-
 fn json(value: &impl Serialize) -> Cow<'static, str> {
     let mut text = serde_json::to_string(value).expect("strings, numbers and booleans only");
     text.push('\n');

@@ -43,6 +43,9 @@ const BODY_ALREADY_READ: usize = 1024;
 /// at once, so anything larger is not waited for.
 const BODY_DISCARDED: usize = 1024 * 1024;
 
+/// A disposable thread looks this often whether earlier answers are written.
+const OWED_AGAIN: Duration = Duration::from_millis(5);
+
 /// After the drain: leave when nothing came for this long …
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -133,7 +136,7 @@ impl Door {
         let counts = Arc::new(Counts::default());
         let conversations = Arc::new(Conversations::new(orders.clone(), Arc::clone(&counts)));
         let limits = Limits {
-            port: self.address.port(),
+            address: crate::config::reachable(self.address),
             max_connections: options.max_connections,
             request_timeout: options.request_timeout,
         };
@@ -211,7 +214,7 @@ enum Phase {
 /// Works on one request after the other; never waits for anything.
 struct Clerk<'a> {
     board: &'a Board<Waiter>,
-    conversations: &'a Conversations,
+    conversations: &'a Arc<Conversations>,
     counts: &'a Counts,
     orders: Orders,
     started: SystemTime,
@@ -311,6 +314,9 @@ impl Clerk<'_> {
     fn discard(&self, request: Request, peer: SocketAddr, refusal: Reply) {
         // Kept outside the closure: a thread that cannot be started must not
         // drop the request on this one.
+        let farewell = refusal.render(framing(&request));
+        let conversations = Arc::clone(self.conversations);
+        let owed_until = Instant::now() + self.board.rules().deadline;
         let held = Arc::new(Mutex::new(Some(request)));
         let taken = Arc::clone(&held);
         let orders = self.orders.clone();
@@ -320,8 +326,13 @@ impl Clerk<'_> {
             .spawn(move || {
                 let request = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(request) = request {
-                    // A client that is gone needs no answer.
-                    let _ = request.respond(refusal.into_response());
+                    // It comes after the answers that are still owed.
+                    while conversations.owes(peer) && Instant::now() < owed_until {
+                        thread::sleep(OWED_AGAIN);
+                    }
+                    orders.say_last(peer, farewell);
+                    // Reads what was announced, until the bouncer's limit.
+                    drop(request);
                     orders.cut(peer);
                 }
             });
@@ -336,14 +347,10 @@ impl Clerk<'_> {
     /// Gives a request up without dropping it, and ends its connection.
     fn forget(&self, request: Request, peer: SocketAddr, refusal: &Reply) {
         // The answer goes past tiny_http, so not before one that it owes.
-        let first = self
-            .conversations
-            .standing(peer)
-            .is_none_or(|standing| !standing.busy);
-        let farewell = if first {
-            refusal.render(framing(&request))
-        } else {
+        let farewell = if self.conversations.owes(peer) {
             Vec::new()
+        } else {
+            refusal.render(framing(&request))
         };
         mem::forget(request);
         self.orders.cut_with(peer, farewell);

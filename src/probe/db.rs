@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use postgres::config::SslMode as PgSslMode;
-use postgres::error::SqlState;
+use postgres::error::{DbError, Severity, SqlState};
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
@@ -252,6 +252,8 @@ impl Observer for NodeObserver {
 struct Link {
     client: Result<Client, Failure>,
     used: bool,
+    /// The server has said that it ends the connection.
+    ended: bool,
 }
 
 impl Link {
@@ -265,15 +267,17 @@ impl Link {
             What::Observe(Depth::Replication) => (REPLICATION, replication),
             What::Commit => (COMMIT, |_| Some(WRITTEN)),
         };
-        let messages = client
-            .simple_query(query)
-            .map_err(|error| failure_of(&error))?;
+        let messages = client.simple_query(query).map_err(|error| {
+            // The message may be here before the end of the stream.
+            self.ended |= is_fatal(&error);
+            failure_of(&error)
+        })?;
         parse(&results(messages))
             .ok_or_else(|| Failure::new(Reason::Error, "the answer was not understood"))
     }
 
     fn has_ended(&self) -> bool {
-        self.client.as_ref().is_ok_and(Client::is_closed)
+        self.ended || self.client.as_ref().is_ok_and(Client::is_closed)
     }
 }
 
@@ -290,6 +294,7 @@ impl ManageConnection for Manager {
         Ok(Link {
             client: connect(&self.settings, &self.lease),
             used: false,
+            ended: false,
         })
     }
 
@@ -484,6 +489,12 @@ fn boolean(text: &str) -> Option<bool> {
         "f" | "off" => Some(false),
         _ => None,
     }
+}
+
+/// Says whether the server ends the connection with this error.
+fn is_fatal(error: &postgres::Error) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }
 
 /// Finds the word and the phrase for an error of the driver.
