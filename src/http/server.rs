@@ -306,17 +306,17 @@ impl Clerk<'_> {
             return ticket.answer(refusal);
         }
         self.counts.answered(label, refusal.status, Instant::now());
-        self.discard(request, peer, refusal);
+        self.discard(request, peer, &refusal);
     }
 
     /// Answers and drops the request where nobody waits: reading its body may
     /// take until the bouncer closes the connection.
-    fn discard(&self, request: Request, peer: SocketAddr, refusal: Reply) {
-        // Kept outside the closure: a thread that cannot be started must not
-        // drop the request on this one.
+    fn discard(&self, request: Request, peer: SocketAddr, refusal: &Reply) {
         let farewell = refusal.render(framing(&request));
         let conversations = Arc::clone(self.conversations);
         let owed_until = Instant::now() + self.board.rules().deadline;
+        // Kept outside the closure: a thread that cannot be started must not
+        // drop the request on this one.
         let held = Arc::new(Mutex::new(Some(request)));
         let taken = Arc::clone(&held);
         let orders = self.orders.clone();
@@ -339,7 +339,7 @@ impl Clerk<'_> {
         if started.is_err() {
             let request = held.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(request) = request {
-                self.forget(request, peer, &routes::no_body_wanted());
+                self.forget(request, peer, refusal);
             }
         }
     }
