@@ -6,6 +6,7 @@
 mod support;
 
 mod cli;
+mod clients;
 mod deploy;
 mod faults;
 mod hostile;

@@ -1,12 +1,14 @@
 //! What every test uses: PostgreSQL in containers, the probe as a process, and
 //! a client that sees every byte.
 
+pub mod browser;
 pub mod deployment;
 pub mod docker;
 pub mod fake;
 pub mod http;
 pub mod load;
 pub mod names;
+pub mod packages;
 pub mod postgres;
 pub mod probe;
 pub mod process;
