@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
@@ -434,14 +435,20 @@ fn files_below(path: &Path, facts: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Returns a port that nobody has. It lies below those that the kernel gives
-/// to connections, so that none takes it before the probe does.
+/// Returns a port that nobody has and no other test gets. It lies below those
+/// that the kernel gives to connections, so that none takes it meanwhile.
 fn free_port() -> u16 {
     const PORTS: Range<u16> = 20_000..30_000;
-    let first = std::process::id() as u16 % 10_000;
-    let mut turn = (0..10_000).map(|turn| PORTS.start + (first + turn) % 10_000);
-    turn.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("one of so many is free")
+    static TURN: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 10_000) as u16;
+    loop {
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        assert!(turn < 10_000, "not one of {PORTS:?} is free");
+        let port = PORTS.start + (first + turn) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Removes what runs left behind whose process is dead.
