@@ -67,7 +67,6 @@ struct Told<'a> {
     replication_state: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     replication: Vec<Sender<'a>>,
     slots: Vec<SlotState<'a>>,
 }
@@ -185,7 +184,9 @@ fn told_of<'a>(
     let xlog = if standby {
         Xlog {
             location: None,
-            received_location: told.received.map(|lsn| lsn.0),
+            // PostgreSQL tells the begin of a segment until something new comes;
+            // what was replayed was received all the same.
+            received_location: told.received.max(told.lsn).map(|lsn| lsn.0),
             replayed_location: told.lsn.map(|lsn| lsn.0),
             paused: Some(told.replay_paused),
         }

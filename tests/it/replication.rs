@@ -81,6 +81,10 @@ fn the_role_that_all_this_needs_is_no_superuser() {
     let member_of = "SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members \
                      WHERE member = 'pgpair'::regrole";
     assert_eq!(primary.sql(member_of), "pg_monitor");
+    // It may know that nobody follows, which is not the same as not knowing.
+    let probe = Probe::of(primary.conninfo()).with("nodes", "a").start();
+    probe.tells("ok");
+    assert_eq!(probe.node("a")["replication"], Value::Array(Vec::new()));
 }
 
 #[test]
@@ -140,6 +144,7 @@ fn status_has_the_documented_keys() {
     for key in ["received_location", "replayed_location"] {
         assert!(b["xlog"][key].is_u64(), "{b}");
     }
+    assert!(b["xlog"]["received_location"].as_u64() >= b["xlog"]["replayed_location"].as_u64());
     assert_eq!(b["xlog"]["paused"], false);
     assert_eq!(b["replication_state"], "streaming");
     assert!(
