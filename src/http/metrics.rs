@@ -201,8 +201,11 @@ impl<'a> Figures<'a> {
             "Observations of the node that failed, by reason.",
         );
         for (node, name) in self.names() {
-            for (reason, count) in &nodes[node].counts.failures {
-                family.sample(&[("node", name), ("reason", reason)], count);
+            // From zero on, so that the first failure is an increase.
+            for reason in Reason::OF_FAILURES {
+                let count = nodes[node].counts.failures.get(reason.word());
+                let labels = [("node", name), ("reason", reason.word())];
+                family.sample(&labels, count.copied().unwrap_or(0));
             }
         }
         let mut family = document.family(

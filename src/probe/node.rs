@@ -77,6 +77,19 @@ impl Reason {
         Reason::Error,
     ];
 
+    /// The reasons for which a round trip fails.
+    pub const OF_FAILURES: [Reason; 9] = [
+        Reason::Starting,
+        Reason::Refused,
+        Reason::Unresolved,
+        Reason::TimedOut,
+        Reason::AuthFailed,
+        Reason::TooManyConnections,
+        Reason::TlsFailed,
+        Reason::ShuttingDown,
+        Reason::Error,
+    ];
+
     /// Returns the word that stands for this reason.
     pub const fn word(self) -> &'static str {
         match self {

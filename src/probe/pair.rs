@@ -21,7 +21,7 @@ pub enum PairVerdict {
     SplitBrain,
     /// A node cannot belong to the primary: another system, or ahead of it.
     Diverged,
-    /// Not every node has been seen yet.
+    /// Not every node has been seen yet, or who streams may not be seen.
     Unknown,
 }
 
@@ -175,9 +175,17 @@ fn pair_verdict(
     if known.iter().any(|it| is_ahead(it, &known[primary])) {
         return PairVerdict::Diverged;
     }
-    let streams = |node: &NodeState| node.role == Some("standby") && node.reason == Reason::Ok;
-    if known.len() == 1 || nodes.iter().any(streams) {
+    let streams = |it: &Known<'_>| {
+        let standby = it.facts().is_some_and(|facts| facts.in_recovery);
+        it.replication()
+            .filter(|_| standby)
+            .map(Replication::streams)
+    };
+    let standbys: Vec<Option<bool>> = known.iter().filter_map(streams).collect();
+    if known.len() == 1 || standbys.contains(&Some(true)) {
         PairVerdict::Ok
+    } else if standbys.contains(&None) {
+        PairVerdict::Unknown
     } else {
         PairVerdict::Degraded
     }

@@ -8,8 +8,8 @@ use crate::probe::lsn::Lsn;
 use crate::probe::node::Receiver;
 
 /// A node in a few letters: P primary, R read-only primary, S streaming
-/// standby, s one that does not stream, X refused, O overdue, ? unseen; then a
-/// digit for its system and a position.
+/// standby, s one that does not stream, b one that may not be looked at, X
+/// refused, O overdue, ? unseen; then a digit for its system and a position.
 struct Made {
     seen: Option<Observation>,
     replication: Option<Arc<Replication>>,
@@ -19,14 +19,14 @@ struct Made {
 fn made(text: &str, when: Instant) -> Made {
     let letter = text.chars().next().expect("a letter");
     let (system, lsn) = text[1..].split_once('@').unwrap_or((&text[1..], "100"));
-    let standby = matches!(letter, 'S' | 's');
+    let standby = matches!(letter, 'S' | 's' | 'b');
     let replication = Replication {
         system_identifier: system.parse().ok(),
         timeline: Some(1),
         lsn: lsn.parse().ok().map(Lsn),
         received: lsn.parse().ok().map(Lsn),
-        receiver: (letter == 'S').then(|| Receiver {
-            status: Some("streaming".to_owned()),
+        receiver: matches!(letter, 'S' | 'b').then(|| Receiver {
+            status: (letter == 'S').then(|| "streaming".to_owned()),
             ..Receiver::default()
         }),
         ..Replication::default()
@@ -81,6 +81,7 @@ fn the_pair_has_one_verdict_for_every_situation() {
         ("S1 P1", "ok", Some(1), "ok ok"),
         ("P1", "ok", Some(0), "ok"),
         ("P1 s1", "degraded", Some(0), "ok not_streaming"),
+        ("P1 b1", "unknown", Some(0), "ok ok"),
         ("P1 X", "degraded", Some(0), "ok refused"),
         ("P1 O", "degraded", Some(0), "ok timed_out"),
         ("P1 ?", "unknown", Some(0), "ok starting"),
