@@ -101,7 +101,7 @@ step_lint() {
 }
 
 step_engine() {
-    say "Looking for a Docker engine and PostgreSQL's image"
+    say "Looking for a Docker engine and PostgreSQL's image (where they are missing, this takes a minute or two)"
     if ! ANSIBLE_CONFIG=ansible/ansible.cfg .venv/bin/ansible-playbook -i ansible/inventories/local ansible/playbooks/site.yml \
         --tags docker_host,postgres_image -e postgres_pair_image_name_file="$PWD/.cache/postgres-image" >.cache/engine.log 2>.cache/engine.err; then
         die "$(tail -n 1 .cache/engine.err) (the whole output is in .cache/engine.log)"
