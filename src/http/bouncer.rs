@@ -34,6 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const WAKES_AT_MOST: usize = 64;
 const WAKE_AT_MOST: Duration = Duration::from_millis(20);
 
+/// After so many looks a connection is unread for another reason (it was refused,
+/// say, and its client goes on sending), and nothing more is done for it.
+const WAKES_FOR_ONE: u32 = 50;
+
 /// What a connection may hold and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -61,6 +65,8 @@ struct Guest {
 #[derive(Default)]
 struct Memory {
     cut: HashSet<SocketAddr>,
+    /// Looks at which a connection was found unread, in a row.
+    unheard: HashMap<SocketAddr, u32>,
     first_seen: HashMap<SocketAddr, Instant>,
     ended: HashMap<u64, Instant>,
 }
@@ -90,7 +96,7 @@ pub fn run(
         if Instant::now() < next_look {
             continue;
         }
-        let unheard = unheard(&found.connected, conversations);
+        let unheard = memory.unheard(&found.connected, conversations);
         (0..unheard.min(WAKES_AT_MOST)).for_each(|_| wake(limits.address));
         let pace = if unheard > 0 { LOOK_AGAIN } else { LOOK_EVERY };
         next_look = Instant::now() + pace;
@@ -103,18 +109,6 @@ pub fn run(
     }
 }
 
-/// Counts the connections that have sent something which nobody reads. tiny_http
-/// takes a thread that was just woken for one that waits, so of connections that
-/// come together some are queued behind threads that are all taken.
-fn unheard(connections: &[Connection], conversations: &Conversations) -> usize {
-    let waits = |it: &&Connection| ioctl_fionread(it.stream()).is_ok_and(|bytes| bytes > 0);
-    connections
-        .iter()
-        .filter(|it| !conversations.owes(it.peer))
-        .filter(waits)
-        .count()
-}
-
 /// Connects to our own port and leaves: a thread that has seen that takes up
 /// the next connection of the queue.
 fn wake(address: SocketAddr) {
@@ -123,6 +117,26 @@ fn wake(address: SocketAddr) {
 }
 
 impl Memory {
+    /// Counts the connections that have sent something which nobody reads, each
+    /// for [`WAKES_FOR_ONE`] looks. tiny_http takes a thread that was just woken
+    /// for one that waits, so of connections that come together some are queued
+    /// behind threads that are all taken.
+    fn unheard(&mut self, connections: &[Connection], conversations: &Conversations) -> usize {
+        let waits = |it: &&Connection| {
+            !conversations.owes(it.peer) && ioctl_fionread(it.stream()).is_ok_and(|bytes| bytes > 0)
+        };
+        let waiting: HashSet<SocketAddr> =
+            connections.iter().filter(waits).map(|it| it.peer).collect();
+        self.unheard.retain(|peer, _| waiting.contains(peer));
+        let mut count = 0;
+        for peer in waiting {
+            let looks = self.unheard.entry(peer).or_default();
+            *looks += 1;
+            count += usize::from(*looks <= WAKES_FOR_ONE);
+        }
+        count
+    }
+
     fn leaked(&mut self, ended: &[u64]) -> usize {
         let now = Instant::now();
         self.ended.retain(|inode, _| ended.contains(inode));

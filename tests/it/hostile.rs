@@ -311,6 +311,8 @@ fn burst_of_new_connections_is_answered_while_all_stay_open() {
 #[test]
 fn threads_are_given_back_after_many_clients() {
     let mut probe = probe();
+    // Answers come when all its own threads are there.
+    assert_eq!(probe.ready().status, 503);
     let before = (probe.threads(), probe.descriptors());
     let clients: Vec<Connection> = (0..200).map(|_| probe.connect()).collect();
     eventually(ms(2_000), "they are let in", || {
