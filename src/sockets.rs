@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::fs::fstat;
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::sockopt::{set_socket_linger, socket_acceptconn};
 use rustix::net::{getpeername, getsockname};
 
 /// A private duplicate of one of this process's connected TCP sockets.
@@ -31,16 +32,58 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// Ends the connection both ways, and tells a peer that goes on sending so as
+    /// soon as the owner has let go of the socket.
+    pub fn reset(&self) {
+        // Not to be had any more is as good.
+        let _ = set_socket_linger(&self.stream, Some(Duration::ZERO));
+        self.cut();
+    }
+
     /// Ends our half of the connection.
     pub fn finish(&self) {
         // Already ended is as good.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Returns how many bytes the other end has sent so far, read or not;
+    /// `None` where the kernel does not tell (before Linux 4.1).
+    pub fn received_bytes(&self) -> Option<u64> {
+        tcp_info(&self.stream)?
+            .get(BYTES_RECEIVED..BYTES_RECEIVED + 8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u64::from_ne_bytes)
+    }
+
     /// Borrows the socket as a stream.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
+}
+
+/// Where `tcpi_bytes_received` stands in the kernel's `struct tcp_info`: after 8
+/// bytes of flags, 24 numbers of 32 bits and 3 of 64 bits (`linux/tcp.h`; fields
+/// are only ever added at the end).
+const BYTES_RECEIVED: usize = 8 + 24 * 4 + 3 * 8;
+
+/// Asks the kernel about a connection; the answer is as long as its structure.
+#[allow(unsafe_code)]
+fn tcp_info(stream: &TcpStream) -> Option<Vec<u8>> {
+    let mut info = vec![0_u8; BYTES_RECEIVED + 8];
+    let mut length = libc::socklen_t::try_from(info.len()).ok()?;
+    // SAFETY: the descriptor is open as long as `stream` is borrowed, and the
+    // kernel writes at most `length` bytes, which is the size of `info`.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    info.truncate(usize::try_from(length).ok()?);
+    (result == 0).then_some(info)
 }
 
 /// This process's TCP sockets of one kind, each once, however many descriptors
@@ -118,8 +161,9 @@ fn dup(number: RawFd) -> Option<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Instant;
 
     use super::*;
 
@@ -137,6 +181,15 @@ mod tests {
         assert!(found.ended.is_empty(), "the listener is none: {found:?}");
         let peer = found.connected[0].peer;
         assert_eq!(peer, client.local_addr().expect("connected"));
+        client.write_all(&[0; 1_000]).expect("sends");
+        let limit = Instant::now() + Duration::from_secs(5);
+        while found.connected[0].received_bytes() != Some(1_000) {
+            assert!(
+                Instant::now() < limit,
+                "{:?}",
+                found.connected[0].received_bytes()
+            );
+        }
 
         found.connected[0].cut();
         let mut rest = Vec::new();

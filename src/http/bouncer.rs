@@ -38,6 +38,11 @@ const WAKE_AT_MOST: Duration = Duration::from_millis(20);
 /// say, and its client goes on sending), and nothing more is done for it.
 const WAKES_FOR_ONE: u32 = 50;
 
+/// A request line and headers hold a few hundred bytes; who has sent this much
+/// without finishing a request is not about to. tiny_http would take in any
+/// amount, and the memory for it.
+const REQUEST_BYTES_AT_MOST: u64 = 64 * 1024;
+
 /// What a connection may hold and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -59,6 +64,8 @@ struct Guest {
     busy: bool,
     /// Since its last finished request, or since it was first seen.
     idle: Duration,
+    /// What it has sent since then, as far as that is known.
+    sent_bytes: u64,
 }
 
 /// What the bouncer remembers from one look to the next.
@@ -68,6 +75,9 @@ struct Memory {
     /// Looks at which a connection was found unread, in a row.
     unheard: HashMap<SocketAddr, u32>,
     first_seen: HashMap<SocketAddr, Instant>,
+    /// What each had sent when it was last seen to have finished a request, and
+    /// when it had finished it.
+    heard: HashMap<SocketAddr, (Instant, u64)>,
     ended: HashMap<u64, Instant>,
 }
 
@@ -173,11 +183,14 @@ fn look(
     counts: &Counts,
     memory: &mut Memory,
 ) {
-    let first_seen = &mut memory.first_seen;
+    let Memory {
+        first_seen, heard, ..
+    } = memory;
     let now = Instant::now();
     let present: HashMap<SocketAddr, &Connection> =
         connections.iter().map(|it| (it.peer, it)).collect();
     first_seen.retain(|peer, _| present.contains_key(peer));
+    heard.retain(|peer, _| present.contains_key(peer));
     conversations.forget(|peer| present.contains_key(peer));
     let guests: Vec<Guest> = connections
         .iter()
@@ -185,7 +198,14 @@ fn look(
             let seen = *first_seen.entry(connection.peer).or_insert(now);
             let standing = conversations.standing(connection.peer);
             let since = standing.map_or(seen, |standing| standing.last_done.max(seen));
+            let received = connection.received_bytes().unwrap_or(0);
+            let before = if standing.is_some() { received } else { 0 };
+            let heard = heard.entry(connection.peer).or_insert((since, before));
+            if heard.0 != since {
+                *heard = (since, received);
+            }
             Guest {
+                sent_bytes: received.saturating_sub(heard.1),
                 peer: connection.peer,
                 known: standing.is_some(),
                 busy: standing.is_some_and(|standing| standing.busy),
@@ -199,14 +219,17 @@ fn look(
             && memory.cut.insert(peer)
         {
             log::debug!("connection event=closed reason={}", why.word());
-            connection.cut();
+            match why {
+                Closed::TooLarge => connection.reset(),
+                _ => connection.cut(),
+            }
             counts.closed(why);
         }
     }
     memory.cut.retain(|peer| present.contains_key(peer));
 }
 
-/// Picks those who have to go: all who are idle too long, and above the limit
+/// Picks those who have to go: all who are idle too long or send too much, and above the limit
 /// first those who never finished a request, then those idle for longest.
 fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(SocketAddr, Closed)> {
     let total = guests.len();
@@ -216,6 +239,8 @@ fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(SocketAddr, Closed)> {
     let verdict = |(place, guest): (usize, &Guest)| {
         if place < too_many {
             Some((guest.peer, Closed::TooMany))
+        } else if guest.sent_bytes > REQUEST_BYTES_AT_MOST {
+            Some((guest.peer, Closed::TooLarge))
         } else if guest.idle > limits.request_timeout {
             Some((guest.peer, Closed::TimedOut))
         } else {
@@ -243,6 +268,7 @@ mod tests {
             known,
             busy,
             idle: Duration::from_secs(idle_seconds),
+            sent_bytes: 0,
         }
     }
 
@@ -265,6 +291,17 @@ mod tests {
             ports(&[guest(1, true, true, 60), guest(2, true, false, 9)]),
             NOBODY
         );
+    }
+
+    #[test]
+    fn who_sends_more_than_a_request_holds_goes() {
+        let sends = |bytes, busy| Guest {
+            sent_bytes: bytes,
+            ..guest(1, true, busy, 0)
+        };
+        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST + 1, false)]), [1]);
+        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST, false)]), NOBODY);
+        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST + 1, true)]), NOBODY);
     }
 
     #[test]

@@ -19,19 +19,27 @@ pub enum Closed {
     TimedOut,
     /// There were more than allowed.
     TooMany,
+    /// It sent more than a request may hold.
+    TooLarge,
     /// It sent what cannot be served any further.
     Refused,
 }
 
 impl Closed {
     /// Every reason.
-    pub const ALL: [Closed; 3] = [Closed::TimedOut, Closed::TooMany, Closed::Refused];
+    pub const ALL: [Closed; 4] = [
+        Closed::TimedOut,
+        Closed::TooMany,
+        Closed::TooLarge,
+        Closed::Refused,
+    ];
 
     /// Returns the word for this reason.
     pub const fn word(self) -> &'static str {
         match self {
             Closed::TimedOut => "timed_out",
             Closed::TooMany => "too_many",
+            Closed::TooLarge => "too_large",
             Closed::Refused => "refused",
         }
     }
@@ -169,6 +177,6 @@ mod tests {
         let counts = Counts::default();
         counts.closed(Closed::TooMany);
         let found: Vec<u64> = counts.closed_by_reason().map(|(_, count)| count).collect();
-        assert_eq!(found, [0, 1, 0]);
+        assert_eq!(found, [0, 1, 0, 0]);
     }
 }

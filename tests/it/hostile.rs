@@ -308,6 +308,33 @@ fn burst_of_new_connections_is_answered_while_all_stay_open() {
     }
 }
 
+/// The container's limit: with more the kernel would end the probe.
+const MEMORY_BYTES: u64 = 64 << 20;
+
+#[test]
+fn request_line_of_64_mib_is_cut_off_before_it_takes_the_memory() {
+    // With the default time limit: it is the amount that counts here.
+    let conninfo = format!("host=127.0.0.1 port={} user=pgpair", fake::nobody().port());
+    let mut probe = Probe::of(conninfo).start();
+    assert_eq!(probe.ready().status, 503);
+    let health = probe.watch_health();
+    for head in ["GET /", "GET /health HTTP/1.1\r\nX: "] {
+        let mut client = probe.connect();
+        client.send(head);
+        let piece = vec![b'a'; 64 << 10];
+        let sent = (0..1024)
+            .take_while(|_| client.try_send(&piece).is_ok())
+            .inspect(|_| assert!(probe.resident_bytes() < MEMORY_BYTES))
+            .count();
+        assert!(sent < 1024, "all of it was taken");
+    }
+    drop(health);
+    assert!(probe.is_running());
+    let metrics = probe.get("/metrics").body;
+    let counted = "pgpair_http_connections_closed_total{reason=\"too_large\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
 #[test]
 fn threads_are_given_back_after_many_clients() {
     let mut probe = probe();
