@@ -4,6 +4,8 @@
 //! - [`probe`] finds out what is true: observations, verdicts, who waits for them.
 //! - [`http`] says it to clients.
 //! - [`config`] turns arguments and environment into one validated value.
+//! - [`serve`], [`check`] and [`status`] are the commands; the last two ask a
+//!   running pgpair through [`client`].
 //!
 //! Dependencies point one way: `probe` knows nothing of `http`, and only this
 //! file and [`cli`] know all of them.

@@ -229,8 +229,9 @@ fn look(
     memory.cut.retain(|peer| present.contains_key(peer));
 }
 
-/// Picks those who have to go: all who are idle too long or send too much, and above the limit
-/// first those who never finished a request, then those idle for longest.
+/// Picks those who have to go: all who are idle too long or have sent too much,
+/// and above the limit first those who never finished a request, then those
+/// idle for longest.
 fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(SocketAddr, Closed)> {
     let total = guests.len();
     let mut idle: Vec<Guest> = guests.into_iter().filter(|guest| !guest.busy).collect();
