@@ -45,6 +45,7 @@ check: ## Look over the code without running it: format, lints, the other archit
 	@$(SETUP) root lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --check --manifest-path tests/bench/rival/Cargo.toml
 	CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc cargo check --locked --target aarch64-unknown-linux-musl
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(VENV)/bin/yamllint --strict .
@@ -57,7 +58,11 @@ image: ## Build the probe's scratch image from the binary
 		--build-arg VERSION=$(VERSION) --label org.pgpair.built=make --tag pgpair:$(VERSION) .
 	@docker image ls pgpair:$(VERSION)
 
-bench: ## Measure the probe (tests/bench.sh)
-	@if [ ! -x tests/bench.sh ]; then echo "There is no tests/bench.sh yet: nothing was measured." >&2; exit 1; fi
-	@$(SETUP) root build ansible engine
-	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) tests/bench.sh
+bench: ## Measure the probe beside a plain axum server; RECORD=yes keeps the report in tests/bench
+	@$(SETUP) root build ansible engine bench
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
+	PGPAIR_TEST_BINARY=$(BINARY) \
+	PGPAIR_BENCH_RIVAL=$(CURDIR)/target/rival/$(TARGET)/release/rival \
+	PGPAIR_BENCH_RIVAL_GLIBC=$(CURDIR)/target/rival/release/rival \
+	PGPAIR_BENCH_REPORT=$(CURDIR)/$(if $(RECORD),tests/bench,target/bench) \
+	cargo bench --quiet --locked --profile dev --bench bench

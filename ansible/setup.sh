@@ -5,6 +5,7 @@
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, and a compiler for the other architecture
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
+#   bench    wrk, and the server of tests/bench/rival that the probe is measured against
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=x86_64-unknown-linux-musl
@@ -106,6 +107,13 @@ step_engine() {
         --tags docker_host,postgres_image -e postgres_pair_image_name_file="$PWD/.cache/postgres-image" >.cache/engine.log 2>.cache/engine.err; then
         die "$(tail -n 1 .cache/engine.err) (the whole output is in .cache/engine.log)"
     fi
+}
+
+step_bench() {
+    command -v wrk >/dev/null || packages wrk
+    say "Building the server that the probe is measured against"
+    local rival=(cargo build --release --locked --quiet --manifest-path tests/bench/rival/Cargo.toml --target-dir target/rival)
+    { as_user "${rival[@]}" --target "$target" && as_user "${rival[@]}"; } || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
 }
 
 mkdir -p .cache
