@@ -15,7 +15,9 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod crash;
+pub mod handover;
 pub mod http;
+pub mod limits;
 pub mod logging;
 pub mod probe;
 #[cfg(test)]

@@ -1,46 +1,43 @@
 //! `pgpair serve`: puts the parts together and runs until told to stop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::config::Config;
-use crate::http::server::{Door, Options};
+use crate::handover;
+use crate::http::server::{Door, End, Options};
 use crate::probe::board::{Board, Rules};
 use crate::probe::db::NodeTarget;
 use crate::probe::watch::{self, Target};
-use crate::{EXIT_FAILURE, crash, logging};
-
-/// Every HTTP connection takes two descriptors; the rest needs some dozens.
-const DESCRIPTORS_BESIDE: u64 = 64;
+use crate::{EXIT_FAILURE, EXIT_FRONT_DOOR, EXIT_OK, crash, limits, logging};
 
 /// Runs the probe; returns the exit code.
 pub fn serve(config: Config) -> u8 {
-    crash::install();
-    let listen = config.listen;
-    match run(config, listen) {
-        Ok(exit_code) => {
-            logging::flush();
-            exit_code
-        }
-        Err(error) => {
-            logging::flush();
-            eprintln!("pgpair: {error}");
-            EXIT_FAILURE
-        }
-    }
+    let renewed = config.handover.is_some_and(|it| it.renewals > 0);
+    let failure = if renewed {
+        EXIT_FRONT_DOOR
+    } else {
+        EXIT_FAILURE
+    };
+    crash::install(failure);
+    let result = run(config);
+    logging::flush();
+    result.unwrap_or_else(|error| {
+        eprintln!("pgpair: {error}");
+        failure
+    })
 }
 
-fn run(config: Config, listen: SocketAddr) -> io::Result<u8> {
-    let with = |what: String| move |error| io::Error::other(format!("{what}: {error}"));
-    // Bound first: a taken port is told before anything else happens.
-    let door = Door::open(listen).map_err(with(format!(
-        "cannot listen on {listen} (stop what uses it, or choose another with --listen)"
-    )))?;
-    logging::start(config.log).map_err(with("cannot log".to_owned()))?;
-    raise_descriptor_limit(config.max_connections);
+fn run(config: Config) -> io::Result<u8> {
+    // The main thread alone takes them, once everything is there to obey.
+    handover::hold_signals();
+    // Taken first: a port that is not to be had is told before anything else.
+    let listener = listener(&config)?;
+    let handover = config.handover.unwrap_or_default();
+    logging::start(config.log).map_err(with("cannot log"))?;
+    let max_connections = limits::room_for(config.max_connections);
+    let door = Arc::new(Door::open(listener, handover).map_err(with("cannot answer"))?);
 
     let (names, settings): (Vec<String>, Vec<_>) = config.nodes.into_iter().unzip();
     let rules = Rules {
@@ -50,15 +47,14 @@ fn run(config: Config, listen: SocketAddr) -> io::Result<u8> {
         interval: config.interval,
         stuck_after: config.stuck_after,
     };
-    let door = Arc::new(door);
     let to_stop = Arc::clone(&door);
-    // Before the first line: who has read it may tell us to stop.
     ctrlc::set_handler(move || to_stop.stop()).map_err(io::Error::other)?;
     log::info!(
-        "listen address={} nodes={} version={}",
+        "listen address={} nodes={} version={} renewals={}",
         door.address(),
         rules.nodes.join(","),
-        env!("CARGO_PKG_VERSION")
+        env!("CARGO_PKG_VERSION"),
+        handover.renewals,
     );
 
     // One for what the node says and one for commits, each with a connection.
@@ -68,29 +64,32 @@ fn run(config: Config, listen: SocketAddr) -> io::Result<u8> {
         .map(|settings| Arc::new(NodeTarget::new(settings.clone())) as Arc<dyn Target>)
         .collect();
     let board = Arc::new(Board::new(rules));
-    watch::start(&board, lanes).map_err(with("cannot start".to_owned()))?;
-    door.answer(
-        &board,
-        Options {
-            max_connections: config.max_connections,
-            request_timeout: config.request_timeout,
-            drain: config.drain,
-        },
-    )
+    watch::start(&board, lanes).map_err(with("cannot start"))?;
+    let options = Options {
+        max_connections,
+        request_timeout: config.request_timeout,
+        drain: config.drain,
+    };
+    match door.answer(&board, options)? {
+        End::Stopped => Ok(EXIT_OK),
+        End::Died => Ok(door.renew()),
+    }
 }
 
-/// Takes as many descriptors as the connections may need, as far as the hard
-/// limit goes; says so where that is not far enough.
-fn raise_descriptor_limit(max_connections: usize) {
-    let wanted = 2 * u64::try_from(max_connections).unwrap_or(u64::MAX / 4) + DESCRIPTORS_BESIDE;
-    let now = getrlimit(Resource::Nofile);
-    let hard = now.maximum.unwrap_or(u64::MAX);
-    let raised = Rlimit {
-        current: Some(hard.min(wanted.max(now.current.unwrap_or(hard)))),
-        maximum: now.maximum,
-    };
-    let kept = setrlimit(Resource::Nofile, raised).is_err();
-    if kept || hard < wanted {
-        log::warn!("limit resource=descriptors wanted={wanted} available={hard}");
+/// Takes the listening socket that somebody left us, or binds the address.
+fn listener(config: &Config) -> io::Result<TcpListener> {
+    if config.handover.is_some() {
+        return handover::take().map_err(with(
+            "descriptor 3, which LISTEN_FDS announces, is no listening TCP socket",
+        ));
     }
+    let listen = config.listen;
+    TcpListener::bind(listen).map_err(with(format!(
+        "cannot listen on {listen} (stop what uses it, or choose another with --listen)"
+    )))
+}
+
+fn with(what: impl Into<String>) -> impl FnOnce(io::Error) -> io::Error {
+    let what = what.into();
+    move |error| io::Error::other(format!("{what}: {error}"))
 }

@@ -19,6 +19,8 @@ use rustix::net::{getpeername, getsockname};
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    /// Which socket it is: its inode, which no other has while it is held.
+    pub inode: u64,
     /// Our end.
     pub local: SocketAddr,
     /// The other end.
@@ -145,6 +147,7 @@ fn duplicate(number: RawFd, inode: u64, wanted: impl Fn(SocketAddr) -> bool) -> 
     };
     Some(State::Connected(Connection {
         stream: TcpStream::from(copy),
+        inode,
         local,
         peer,
     }))

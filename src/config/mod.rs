@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::handover::{self, Handover};
 use crate::probe::db::Settings;
 use crate::probe::verdict::Policy;
 
@@ -54,7 +56,8 @@ pub const LISTEN: Setting = Setting {
     environment: "PGPAIR_LISTEN",
     flag: "listen",
     value: "ADDRESS:PORT",
-    meaning: "where to answer HTTP; port 0 takes a free one. Defaults to 0.0.0.0:5000",
+    meaning: "where to answer HTTP; port 0 takes a free one. A socket that systemd hands over \
+              (LISTEN_FDS) is used instead. Defaults to 0.0.0.0:5000",
 };
 
 /// When the pair is ready.
@@ -142,6 +145,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Where to answer HTTP. Defaults to `0.0.0.0:5000`.
     pub listen: SocketAddr,
+    /// A listening socket that was left to us, which is then used instead.
+    pub handover: Option<Handover>,
     /// The pair's nodes, each with its name. At least one.
     pub nodes: Vec<(String, Settings)>,
     /// When the pair is ready. Defaults to [`Policy::Primary`].
@@ -249,6 +254,7 @@ impl Config {
         let deadline = source.duration(&DEADLINE, "900ms", "10ms", "1m")?;
         Ok(Config {
             listen: listen(flags, environment)?,
+            handover: handover(environment)?,
             nodes: nodes::nodes(&source)?,
             ready: source.parsed(&READY, policy)?.unwrap_or_default(),
             deadline,
@@ -274,6 +280,18 @@ pub fn listen(flags: &Flags, environment: &Environment) -> Result<SocketAddr, Co
             .map_err(|_| "use address:port, for example 127.0.0.1:5000 or [::]:5000".to_owned())
     })?;
     Ok(found.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))))
+}
+
+/// Reads whether somebody leaves us a listening socket, as systemd does it.
+fn handover(environment: &Environment) -> Result<Option<Handover>, ConfigError> {
+    let [pid, fds, names] = handover::VARIABLES;
+    let values = [
+        environment.get(pid)?,
+        environment.get(fds)?,
+        environment.get(names)?,
+    ];
+    handover::announced(values, process::id())
+        .map_err(|problem| ConfigError::new(fds, values[1], problem))
 }
 
 /// Returns an address at which a listener on `listen` can be reached from here.

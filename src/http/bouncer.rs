@@ -23,10 +23,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LEAKED_AFTER: Duration = Duration::from_secs(5);
 
 /// Each leaked connection keeps a thread and two descriptors. With this many,
-/// starting anew is cheaper than running out.
+/// beginning anew is cheaper than running out.
 const LEAKED_AT_MOST: usize = 100;
 
-/// Time until the next look when connections are left unread.
+/// Time until the next look when connections are left unread, or when there are
+/// more than allowed.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Connections of our own in one look, and longest wait for one: a look must
@@ -57,7 +58,8 @@ pub struct Limits {
 /// A connection as the bouncer judges it.
 #[derive(Clone, Copy, Debug)]
 struct Guest {
-    peer: SocketAddr,
+    /// Its socket's inode: addresses come again, sockets do not.
+    socket: u64,
     /// It has had at least one request answered.
     known: bool,
     /// A request of it is being worked on.
@@ -68,28 +70,29 @@ struct Guest {
     sent_bytes: u64,
 }
 
-/// What the bouncer remembers from one look to the next.
+/// What the bouncer remembers from one look to the next, by the socket's inode.
 #[derive(Default)]
 struct Memory {
-    cut: HashSet<SocketAddr>,
+    cut: HashSet<u64>,
     /// Looks at which a connection was found unread, in a row.
-    unheard: HashMap<SocketAddr, u32>,
-    first_seen: HashMap<SocketAddr, Instant>,
+    unheard: HashMap<u64, u32>,
+    first_seen: HashMap<u64, Instant>,
     /// What each had sent when it was last seen to have finished a request, and
     /// when it had finished it.
-    heard: HashMap<SocketAddr, (Instant, u64)>,
+    heard: HashMap<u64, (Instant, u64)>,
     ended: HashMap<u64, Instant>,
 }
 
-/// Runs the bouncer; returns when nobody can give orders any more, or after
-/// `worn_out`, which it calls when too many connections have leaked.
+/// Runs the bouncer; returns when nobody can give orders any more. It calls
+/// `worn_out`, once and with the cause, when too many connections have leaked.
 pub fn run(
     orders: &OrderQueue,
     limits: Limits,
     conversations: &Conversations,
     counts: &Counts,
-    worn_out: impl FnOnce(),
+    worn_out: impl FnOnce(String),
 ) {
+    let mut worn_out = Some(worn_out);
     let mut memory = Memory::default();
     let mut next_look = Instant::now();
     loop {
@@ -101,20 +104,22 @@ pub fn run(
         };
         told.extend(orders.0.try_iter());
         let found = sockets::find(|local| local.port() == limits.address.port());
-        carry_out(told, &found.connected, counts);
+        carry_out(told, &found.connected, conversations, counts);
         counts.connected(found.connected.len());
         if Instant::now() < next_look {
             continue;
         }
         let unheard = memory.unheard(&found.connected, conversations);
         (0..unheard.min(WAKES_AT_MOST)).for_each(|_| wake(limits.address));
-        let pace = if unheard > 0 { LOOK_AGAIN } else { LOOK_EVERY };
+        let hurry = unheard > 0 || found.connected.len() > limits.max_connections;
+        let pace = if hurry { LOOK_AGAIN } else { LOOK_EVERY };
         next_look = Instant::now() + pace;
         look(&found.connected, limits, conversations, counts, &mut memory);
         let leaked = memory.leaked(&found.ended);
-        if leaked >= LEAKED_AT_MOST {
-            log::error!("listen event=worn_out leaked_connections={leaked}");
-            return worn_out();
+        if leaked >= LEAKED_AT_MOST
+            && let Some(worn_out) = worn_out.take()
+        {
+            worn_out(format!("{leaked} connections have leaked"));
         }
     }
 }
@@ -135,12 +140,12 @@ impl Memory {
         let waits = |it: &&Connection| {
             !conversations.owes(it.peer) && ioctl_fionread(it.stream()).is_ok_and(|bytes| bytes > 0)
         };
-        let waiting: HashSet<SocketAddr> =
-            connections.iter().filter(waits).map(|it| it.peer).collect();
-        self.unheard.retain(|peer, _| waiting.contains(peer));
+        let waiting = connections.iter().filter(waits).map(|it| it.inode);
+        let waiting: HashSet<u64> = waiting.collect();
+        self.unheard.retain(|socket, _| waiting.contains(socket));
         let mut count = 0;
-        for peer in waiting {
-            let looks = self.unheard.entry(peer).or_default();
+        for socket in waiting {
+            let looks = self.unheard.entry(socket).or_default();
             *looks += 1;
             count += usize::from(*looks <= WAKES_FOR_ONE);
         }
@@ -158,7 +163,12 @@ impl Memory {
     }
 }
 
-fn carry_out(told: Vec<Order>, connections: &[Connection], counts: &Counts) {
+fn carry_out(
+    told: Vec<Order>,
+    connections: &[Connection],
+    conversations: &Conversations,
+    counts: &Counts,
+) {
     for order in told {
         let found = connections.iter().find(|it| it.peer == order.peer);
         if let Some(connection) = found {
@@ -170,6 +180,7 @@ fn carry_out(told: Vec<Order>, connections: &[Connection], counts: &Counts) {
                 connection.finish();
             } else {
                 connection.cut();
+                conversations.end(order.peer);
             }
             counts.closed(Closed::Refused);
         }
@@ -187,36 +198,36 @@ fn look(
         first_seen, heard, ..
     } = memory;
     let now = Instant::now();
-    let present: HashMap<SocketAddr, &Connection> =
-        connections.iter().map(|it| (it.peer, it)).collect();
-    first_seen.retain(|peer, _| present.contains_key(peer));
-    heard.retain(|peer, _| present.contains_key(peer));
-    conversations.forget(|peer| present.contains_key(peer));
+    let present: HashMap<u64, &Connection> = connections.iter().map(|it| (it.inode, it)).collect();
+    let peers: HashSet<SocketAddr> = connections.iter().map(|it| it.peer).collect();
+    first_seen.retain(|socket, _| present.contains_key(socket));
+    heard.retain(|socket, _| present.contains_key(socket));
+    conversations.forget(|peer| peers.contains(peer));
     let guests: Vec<Guest> = connections
         .iter()
         .map(|connection| {
-            let seen = *first_seen.entry(connection.peer).or_insert(now);
+            let seen = *first_seen.entry(connection.inode).or_insert(now);
             let standing = conversations.standing(connection.peer);
             let since = standing.map_or(seen, |standing| standing.last_done.max(seen));
             let received = connection.received_bytes().unwrap_or(0);
             let before = if standing.is_some() { received } else { 0 };
-            let heard = heard.entry(connection.peer).or_insert((since, before));
+            let heard = heard.entry(connection.inode).or_insert((since, before));
             if heard.0 != since {
                 *heard = (since, received);
             }
             Guest {
                 sent_bytes: received.saturating_sub(heard.1),
-                peer: connection.peer,
+                socket: connection.inode,
                 known: standing.is_some(),
                 busy: standing.is_some_and(|standing| standing.busy),
                 idle: now.saturating_duration_since(since),
             }
         })
         .collect();
-    for (peer, why) in unwelcome(guests, limits) {
+    for (socket, why) in unwelcome(guests, limits) {
         // Once cut it may stay for a while: it is told and counted once.
-        if let Some(connection) = present.get(&peer)
-            && memory.cut.insert(peer)
+        if let Some(connection) = present.get(&socket)
+            && memory.cut.insert(socket)
         {
             log::debug!("connection event=closed reason={}", why.word());
             match why {
@@ -226,24 +237,24 @@ fn look(
             counts.closed(why);
         }
     }
-    memory.cut.retain(|peer| present.contains_key(peer));
+    memory.cut.retain(|socket| present.contains_key(socket));
 }
 
 /// Picks those who have to go: all who are idle too long or have sent too much,
 /// and above the limit first those who never finished a request, then those
 /// idle for longest.
-fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(SocketAddr, Closed)> {
+fn unwelcome(guests: Vec<Guest>, limits: Limits) -> Vec<(u64, Closed)> {
     let total = guests.len();
     let mut idle: Vec<Guest> = guests.into_iter().filter(|guest| !guest.busy).collect();
     idle.sort_by_key(|guest| (guest.known, std::cmp::Reverse(guest.idle)));
     let too_many = total.saturating_sub(limits.max_connections);
     let verdict = |(place, guest): (usize, &Guest)| {
         if place < too_many {
-            Some((guest.peer, Closed::TooMany))
+            Some((guest.socket, Closed::TooMany))
         } else if guest.sent_bytes > REQUEST_BYTES_AT_MOST {
-            Some((guest.peer, Closed::TooLarge))
+            Some((guest.socket, Closed::TooLarge))
         } else if guest.idle > limits.request_timeout {
-            Some((guest.peer, Closed::TimedOut))
+            Some((guest.socket, Closed::TimedOut))
         } else {
             None
         }
@@ -261,11 +272,11 @@ mod tests {
         request_timeout: Duration::from_secs(10),
     };
 
-    const NOBODY: [u16; 0] = [];
+    const NOBODY: [u64; 0] = [];
 
-    fn guest(port: u16, known: bool, busy: bool, idle_seconds: u64) -> Guest {
+    fn guest(socket: u64, known: bool, busy: bool, idle_seconds: u64) -> Guest {
         Guest {
-            peer: SocketAddr::from(([127, 0, 0, 1], port)),
+            socket,
             known,
             busy,
             idle: Duration::from_secs(idle_seconds),
@@ -273,23 +284,21 @@ mod tests {
         }
     }
 
-    fn ports(guests: &[Guest]) -> Vec<u16> {
-        let mut ports: Vec<u16> = unwelcome(guests.to_vec(), LIMITS)
-            .iter()
-            .map(|(peer, _)| peer.port())
-            .collect();
-        ports.sort_unstable();
-        ports
+    fn cut(guests: &[Guest]) -> Vec<u64> {
+        let cut = unwelcome(guests.to_vec(), LIMITS);
+        let mut sockets: Vec<u64> = cut.into_iter().map(|(socket, _)| socket).collect();
+        sockets.sort_unstable();
+        sockets
     }
 
     #[test]
     fn who_is_idle_too_long_goes_and_who_is_busy_stays() {
         assert_eq!(
-            ports(&[guest(1, true, false, 11), guest(2, false, false, 11)]),
+            cut(&[guest(1, true, false, 11), guest(2, false, false, 11)]),
             [1, 2]
         );
         assert_eq!(
-            ports(&[guest(1, true, true, 60), guest(2, true, false, 9)]),
+            cut(&[guest(1, true, true, 60), guest(2, true, false, 9)]),
             NOBODY
         );
     }
@@ -300,9 +309,9 @@ mod tests {
             sent_bytes: bytes,
             ..guest(1, true, busy, 0)
         };
-        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST + 1, false)]), [1]);
-        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST, false)]), NOBODY);
-        assert_eq!(ports(&[sends(REQUEST_BYTES_AT_MOST + 1, true)]), NOBODY);
+        assert_eq!(cut(&[sends(REQUEST_BYTES_AT_MOST + 1, false)]), [1]);
+        assert_eq!(cut(&[sends(REQUEST_BYTES_AT_MOST, false)]), NOBODY);
+        assert_eq!(cut(&[sends(REQUEST_BYTES_AT_MOST + 1, true)]), NOBODY);
     }
 
     #[test]
@@ -313,8 +322,8 @@ mod tests {
             guest(3, true, false, 2),
             guest(4, true, true, 9),
         ];
-        assert_eq!(ports(&four), [1, 2]);
-        assert_eq!(ports(&four[..3]), [2]);
-        assert_eq!(ports(&four[..2]), NOBODY);
+        assert_eq!(cut(&four), [1, 2]);
+        assert_eq!(cut(&four[..3]), [2]);
+        assert_eq!(cut(&four[..2]), NOBODY);
     }
 }

@@ -112,6 +112,13 @@ impl Conversations {
         self.standing(peer).is_some_and(|standing| standing.busy)
     }
 
+    /// Forgets the connection from `peer`, which has been ended: another one may
+    /// come from there. What it still says is met as said on a new one, and no
+    /// answer reaches it.
+    pub fn end(&self, peer: SocketAddr) {
+        lock(&self.all).remove(&peer);
+    }
+
     /// Forgets idle connections that `exists` does not know any more.
     pub fn forget(&self, exists: impl Fn(&SocketAddr) -> bool) {
         lock(&self.all).retain(|peer, conversation| {

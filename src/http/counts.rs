@@ -60,6 +60,7 @@ pub struct Counts {
     paths: [PathCounts; PATHS.len() + 1],
     closed: [AtomicU64; Closed::ALL.len()],
     connections: AtomicU64,
+    renewals: u32,
 }
 
 /// One path's figures.
@@ -76,6 +77,19 @@ pub struct PathFigures {
 }
 
 impl Counts {
+    /// Begins at nothing, in a process that has begun anew `renewals` times.
+    pub fn after(renewals: u32) -> Counts {
+        Counts {
+            renewals,
+            ..Counts::default()
+        }
+    }
+
+    /// Returns how often the process has begun anew in place.
+    pub fn renewals(&self) -> u32 {
+        self.renewals
+    }
+
     /// Counts an answer. `path` is a label of [`super::routes::label`].
     pub fn answered(&self, path: &'static str, status: u16, began: Instant) {
         let place = PATHS.iter().position(|(known, _)| *known == path);

@@ -274,6 +274,13 @@ fn http(document: &mut Document, counts: &Counts) {
     for (why, count) in counts.closed_by_reason() {
         family.sample(&[("reason", why.word())], count);
     }
+    document
+        .family(
+            Counter,
+            "pgpair_http_renewals_total",
+            "How often the process began anew in place because its front door had died.",
+        )
+        .sample(&[], counts.renewals());
 }
 
 fn process(document: &mut Document, started: SystemTime) {

@@ -11,3 +11,4 @@ pub mod reply;
 pub mod routes;
 pub mod server;
 pub mod status;
+pub mod watchdog;

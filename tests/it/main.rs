@@ -13,6 +13,7 @@ mod hostile;
 mod load;
 mod login;
 mod probes;
+mod renewal;
 mod replication;
 mod shutdown;
 mod tls;

@@ -2,8 +2,9 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -52,8 +53,17 @@ pub struct Recipe {
     conninfo: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    /// The command that becomes the binary, and its arguments.
+    wrapper: Vec<String>,
+    listener: Option<TcpListener>,
+    /// Options of `docker run`.
+    options: Vec<String>,
     deadline: Duration,
 }
+
+/// Takes the socket that is its stdin as a supervisor would hand it over.
+const HAND_OVER: &str = r#"exec 3<&0 </dev/null
+LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=test.socket exec "$@""#;
 
 impl Recipe {
     /// Adds `--name=value`.
@@ -74,15 +84,43 @@ impl Recipe {
         self.with("deadline", &format!("{milliseconds}ms"))
     }
 
+    /// Lets it have so many descriptors.
+    pub fn descriptors(mut self, count: u64) -> Recipe {
+        let limit = format!("--nofile={count}:{count}");
+        self.wrapper = vec!["/usr/bin/prlimit".to_owned(), limit];
+        self
+    }
+
+    /// Hands it a listening socket, as systemd does it.
+    pub fn listener(mut self, listener: TcpListener) -> Recipe {
+        let shell = ["/bin/sh", "-c", HAND_OVER, "sh"];
+        self.wrapper = shell.map(str::to_owned).to_vec();
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Adds an option of `docker run`.
+    pub fn docker_option(mut self, option: &str) -> Recipe {
+        self.options.push(option.to_owned());
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = pgpair();
+        let words: Vec<String> = self.wrapper.iter().cloned().chain([binary()]).collect();
+        let mut command = Command::new(&words[0]);
         command
+            .env_clear()
+            .args(&words[1..])
             .env("DATABASE_URL", &self.conninfo)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .arg("--listen=127.0.0.1:0")
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(listener) = &self.listener {
+            let listener = listener.try_clone().expect("a descriptor is left");
+            command.stdin(OwnedFd::from(listener));
+        }
         command
     }
 
@@ -102,18 +140,23 @@ impl Recipe {
         let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", binary()));
         // One byte at a time: what follows the line is another's to read.
         let mut stderr = BufReader::with_capacity(1, reader);
-        let mut line = String::new();
-        stderr.read_line(&mut line).expect("stderr can be read");
-        let Some(address) = address_of(&line) else {
-            process::end(&mut child);
-            let _ = stderr.read_to_string(&mut line);
-            panic!("it did not start: {line}");
+        let mut log = String::new();
+        let address = loop {
+            let before = log.len();
+            let count = stderr.read_line(&mut log).expect("stderr can be read");
+            if let Some(address) = address_of(&log[before..]) {
+                break address;
+            }
+            if count == 0 {
+                process::end(&mut child);
+                panic!("it did not start: {log}");
+            }
         };
         let probe = Probe {
             address,
             deadline: self.deadline,
             keeper: Keeper::Process(child),
-            log: Arc::new(Mutex::new(line)),
+            log: Arc::new(Mutex::new(log)),
             forwarder: None,
         };
         (probe, stderr)
@@ -136,6 +179,7 @@ impl Recipe {
         for variable in &variables {
             options.extend(["--env", variable]);
         }
+        options.extend(self.options.iter().map(String::as_str));
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let container = Container::run(
             run.new_name(),
@@ -199,6 +243,9 @@ impl Probe {
             conninfo: conninfo.into(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            wrapper: Vec::new(),
+            listener: None,
+            options: Vec::new(),
             deadline: ms(900),
         }
     }
