@@ -44,7 +44,29 @@ pub const IGNORED: [&str; 16] = [
     "ssl_min_protocol_version",
 ];
 
-/// The parameters of a connection string, each given once.
+/// Parameters of libpq that pgpair cannot honour. They are named in an error; any
+/// other name may be a piece of the password.
+const NOT_TAKEN: [&str; 17] = [
+    "gssdelegation",
+    "max_protocol_version",
+    "min_protocol_version",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "requiressl",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslnegotiation",
+    "sslpassword",
+];
+
+/// The parameters of a connection string, each given once and not empty.
 pub type Parameters = BTreeMap<String, String>;
 
 /// Why a connection string cannot be used.
@@ -56,10 +78,13 @@ pub enum ConninfoError {
     Scheme,
     /// A `%` that is not followed by two hexadecimal digits, or not UTF-8.
     Percent,
-    /// An address in brackets that does not end.
+    /// An address in brackets that is empty, does not end, or that something else
+    /// than a port follows.
     Bracket,
     /// A word without `=`.
     NoValue,
+    /// A parameter of a URI with two `=`.
+    TwoValues,
     /// A quoted value that does not end.
     Quote,
     /// A parameter that libpq does not know, or that pgpair cannot honour.
@@ -78,8 +103,11 @@ impl fmt::Display for ConninfoError {
             ConninfoError::Percent => {
                 f.write_str("has a % that two hexadecimal digits of UTF-8 do not follow")
             }
-            ConninfoError::Bracket => f.write_str("has a [ without its ]"),
+            ConninfoError::Bracket => f.write_str("has a [ without an address and its ]"),
             ConninfoError::NoValue => f.write_str("has a word without = (key=value is needed)"),
+            ConninfoError::TwoValues => {
+                f.write_str("has a parameter with two = (write the second as %3D)")
+            }
             ConninfoError::Quote => f.write_str("has a quoted value that does not end"),
             ConninfoError::Unknown(name) => {
                 write!(
@@ -107,15 +135,14 @@ pub fn parse(text: &str) -> Result<Parameters, ConninfoError> {
     if text.trim().is_empty() {
         return Err(ConninfoError::Empty);
     }
-    for scheme in ["postgresql://", "postgres://"] {
-        if let Some(rest) = text.strip_prefix(scheme) {
-            return parse_uri(rest);
-        }
-    }
-    if text.contains("://") && !text.contains('=') {
-        return Err(ConninfoError::Scheme);
-    }
-    parse_pairs(text)
+    let mut schemes = ["postgresql://", "postgres://"].into_iter();
+    let mut found = match schemes.find_map(|scheme| text.strip_prefix(scheme)) {
+        Some(rest) => parse_uri(rest)?,
+        None if text.contains("://") && !text.contains('=') => return Err(ConninfoError::Scheme),
+        None => parse_pairs(text)?,
+    };
+    found.retain(|_, value| !value.is_empty());
+    Ok(found)
 }
 
 fn insert(found: &mut Parameters, name: &str, value: String) -> Result<(), ConninfoError> {
@@ -126,14 +153,10 @@ fn insert(found: &mut Parameters, name: &str, value: String) -> Result<(), Conni
     if IGNORED.contains(&name) {
         return Ok(());
     }
-    // A name that is not one may be a piece of the password.
-    let plain = name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let shown = if plain && !name.is_empty() {
-        name
-    } else {
-        "…"
-    };
-    Err(ConninfoError::Unknown(shown.to_owned()))
+    let shown = NOT_TAKEN.iter().find(|known| **known == name);
+    Err(ConninfoError::Unknown(
+        shown.map_or("…", |name| name).to_owned(),
+    ))
 }
 
 /// `[user[:password]@][host[:port][,…]][/dbname][?name=value[&…]]`
@@ -143,34 +166,38 @@ fn parse_uri(rest: &str) -> Result<Parameters, ConninfoError> {
         Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
         None => (None, rest),
     };
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, Some(query)),
-        None => (rest, None),
-    };
     if let Some(user_info) = user_info {
-        let (user, password) = match user_info.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (user_info, None),
-        };
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
         set(&mut found, "user", user)?;
-        set(&mut found, "password", password.unwrap_or(""))?;
+        set(&mut found, "password", password)?;
     }
-    let (hosts, dbname) = rest.split_once('/').unwrap_or((rest, ""));
-    set(&mut found, "dbname", dbname)?;
-    parse_hosts(&mut found, hosts)?;
-    for pair in query.into_iter().flat_map(|query| query.split('&')) {
-        if pair.is_empty() {
-            continue;
-        }
-        let (name, value) = pair.split_once('=').ok_or(ConninfoError::NoValue)?;
-        let name = decode(name)?;
-        // An old spelling that libpq still takes from JDBC URLs.
-        match (name.as_str(), value) {
-            ("ssl", "true") => insert(&mut found, "sslmode", "require".to_owned())?,
-            _ => insert(&mut found, &name, decode(value)?)?,
-        }
+    let rest = parse_hosts(&mut found, rest)?;
+    let (dbname, query) = rest.split_once('?').unwrap_or((rest, ""));
+    set(
+        &mut found,
+        "dbname",
+        dbname.strip_prefix('/').unwrap_or(dbname),
+    )?;
+    if !query.is_empty() {
+        parse_query(&mut found, query)?;
     }
     Ok(found)
+}
+
+fn parse_query(found: &mut Parameters, query: &str) -> Result<(), ConninfoError> {
+    for pair in query.strip_suffix('&').unwrap_or(query).split('&') {
+        let (name, value) = pair.split_once('=').ok_or(ConninfoError::NoValue)?;
+        if value.contains('=') {
+            return Err(ConninfoError::TwoValues);
+        }
+        let (name, value) = (decode(name)?, decode(value)?);
+        // An old spelling that libpq still takes from JDBC URLs.
+        match (name.as_str(), value.as_str()) {
+            ("ssl", "true") => insert(found, "sslmode", "require".to_owned())?,
+            _ => insert(found, &name, value)?,
+        }
+    }
+    Ok(())
 }
 
 fn set(found: &mut Parameters, name: &str, value: &str) -> Result<(), ConninfoError> {
@@ -180,28 +207,44 @@ fn set(found: &mut Parameters, name: &str, value: &str) -> Result<(), ConninfoEr
     insert(found, name, decode(value)?)
 }
 
-fn parse_hosts(found: &mut Parameters, hosts: &str) -> Result<(), ConninfoError> {
-    if hosts.is_empty() {
-        return Ok(());
-    }
+/// Takes `host[:port][,…]` off the front and returns the rest.
+fn parse_hosts<'a>(found: &mut Parameters, text: &'a str) -> Result<&'a str, ConninfoError> {
     let mut names = Vec::new();
     let mut ports = Vec::new();
-    for entry in hosts.split(',') {
-        let (name, port) = match entry.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']').ok_or(ConninfoError::Bracket)?;
-                (address, port.strip_prefix(':').unwrap_or(port))
-            }
-            None => entry.split_once(':').unwrap_or((entry, "")),
+    let mut rest = text;
+    loop {
+        let (name, after) = take_host(rest)?;
+        let (port, after) = match after.strip_prefix(':') {
+            Some(after) => after.split_at(after.find(['/', '?', ',']).unwrap_or(after.len())),
+            None => ("", after),
         };
-        names.push(decode(name)?);
-        ports.push(decode(port)?);
+        names.push(name);
+        ports.push(port);
+        match after.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => {
+                rest = after;
+                break;
+            }
+        }
     }
-    insert(found, "host", names.join(","))?;
+    set(found, "host", &names.join(","))?;
     if ports.iter().any(|port| !port.is_empty()) {
-        insert(found, "port", ports.join(","))?;
+        set(found, "port", &ports.join(","))?;
     }
-    Ok(())
+    Ok(rest)
+}
+
+/// Takes a name, or an address in brackets.
+fn take_host(text: &str) -> Result<(&str, &str), ConninfoError> {
+    let Some(rest) = text.strip_prefix('[') else {
+        return Ok(text.split_at(text.find([':', '/', '?', ',']).unwrap_or(text.len())));
+    };
+    let (address, after) = rest.split_once(']').ok_or(ConninfoError::Bracket)?;
+    if address.is_empty() || !(after.is_empty() || after.starts_with([':', '/', '?', ','])) {
+        return Err(ConninfoError::Bracket);
+    }
+    Ok((address, after))
 }
 
 fn decode(text: &str) -> Result<String, ConninfoError> {
@@ -223,21 +266,25 @@ fn decode(text: &str) -> Result<String, ConninfoError> {
     String::from_utf8(bytes).map_err(|_| ConninfoError::Percent)
 }
 
+/// What C calls space: nothing else ends a value.
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\t'..='\r')
+}
+
 /// `name = value`, the value perhaps in single quotes, with backslash escapes.
 fn parse_pairs(text: &str) -> Result<Parameters, ConninfoError> {
     let mut found = Parameters::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=').ok_or(ConninfoError::NoValue)?;
-        let name = name.trim_end();
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        let name = name.trim_end_matches(is_space);
+        if name.is_empty() || name.contains(is_space) {
             return Err(ConninfoError::NoValue);
         }
-        let (value, after) = take_value(after.trim_start())?;
+        let (value, after) = take_value(after.trim_start_matches(is_space))?;
         insert(&mut found, name, value)?;
-        rest = after.trim_start();
+        rest = after.trim_start_matches(is_space);
     }
-    found.retain(|_, value| !value.is_empty());
     Ok(found)
 }
 
@@ -252,7 +299,7 @@ fn take_value(text: &str) -> Result<(String, &str), ConninfoError> {
         match character {
             '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
             '\'' if quoted => return Ok((value, &body[at + 1..])),
-            space if !quoted && space.is_whitespace() => return Ok((value, &body[at..])),
+            space if !quoted && is_space(space) => return Ok((value, &body[at..])),
             other => value.push(other),
         }
     }
@@ -304,6 +351,9 @@ mod tests {
             ("postgresql://h?ssl=true", "host=h sslmode=require"),
             ("postgresql://h/d?keepalives=1", "dbname=d host=h"),
             ("postgresql://h/?user=u%20x", "host=h user=u x"),
+            ("postgresql://h?password=&port=", "host=h"),
+            ("postgresql://h/d/e?user=u?v", "dbname=d/e host=h user=u?v"),
+            ("postgresql://[a/b?c]:1/d", "dbname=d host=a/b?c port=1"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
@@ -321,6 +371,7 @@ mod tests {
             ("password=''", ""),
             ("password=p=q", "password=p=q"),
             ("host='postgres://x'", "host=postgres://x"),
+            ("password=a\u{a0}b\x0bhost=h", "host=h password=a\u{a0}b"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
@@ -336,7 +387,12 @@ mod tests {
             ("postgresql://u:hunter2%zz@h", "Percent"),
             ("postgresql://u:hunter2%00@h", "Percent"),
             ("postgresql://[::1", "Bracket"),
+            ("postgresql://[]", "Bracket"),
+            ("postgresql://[::1]5", "Bracket"),
             ("postgresql://h?hunter2", "NoValue"),
+            ("postgresql://h?user=u&&port=1", "NoValue"),
+            ("postgresql://h?password=hunter2=", "TwoValues"),
+            ("host=h password=my hunter=x", "Unknown(\"…\")"),
             ("hunter2", "NoValue"),
             ("host=h hunter2", "NoValue"),
             ("password='hunter2", "Quote"),

@@ -167,9 +167,16 @@ pub struct Config {
     pub log: LevelFilter,
 }
 
-/// The environment as it was found: variables whose value is text.
-#[derive(Debug, Default, Clone)]
+/// The environment as it was found. `Debug` shows no values: one may be a
+/// password.
+#[derive(Default, Clone)]
 pub struct Environment(HashMap<String, OsString>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
     /// Takes this process's environment.

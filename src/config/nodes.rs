@@ -96,11 +96,16 @@ impl Given {
         self.parameters.get(parameter).map(String::as_str)
     }
 
+    /// Says whether a value must not be shown, for it came in a connection string.
+    fn hides(&self, parameter: &str) -> bool {
+        self.from_string.contains_key(parameter)
+    }
+
     /// Makes an error about a parameter, under the name by which it was given.
     /// What came in a connection string is not shown: it may be misread.
     fn error(&self, parameter: &str, problem: impl Into<String>) -> ConfigError {
         let problem = problem.into();
-        if self.from_string.contains_key(parameter) {
+        if self.hides(parameter) {
             return ConfigError::new(format!("{}: {parameter}", self.string_name), None, problem);
         }
         let variable = VARIABLES.iter().find(|(_, name)| *name == parameter);
@@ -145,6 +150,12 @@ impl Given {
         };
         match (name.filter(|text| !text.is_empty()), address) {
             (Some(name), _) if name.starts_with('/') => Ok((Host::Unix(PathBuf::from(name)), None)),
+            // Not to be resolved or shown: most likely it is half a password.
+            (Some(name), _) if name.contains(is_in_no_host_name) => Err(self.error(
+                "host",
+                "has a character that host names do not have; in a URI, write @ : / of a \
+                 password as %40 %3A %2F",
+            )),
             (Some(name), address) => Ok((Host::Tcp((*name).to_owned()), address)),
             (None, Some(address)) => Ok((Host::Tcp(address.to_string()), Some(address))),
             (None, None) => Err(self.error("host", "must not have an empty entry")),
@@ -183,8 +194,12 @@ impl Given {
         };
         let sslmode = self.sslmode()?;
         let roots = self.roots(sslmode, source)?;
-        let tls = tls::connector(sslmode, roots.as_ref())
-            .map_err(|error| self.error("sslrootcert", error.to_string()))?;
+        let tls = tls::connector(sslmode, roots.as_ref()).map_err(|error| {
+            match self.hides("sslrootcert") {
+                true => self.error("sslrootcert", error.about("that file")),
+                false => self.error("sslrootcert", error.to_string()),
+            }
+        })?;
         Ok(Settings {
             host: Host::Tcp(String::new()),
             hostaddr: None,
@@ -250,7 +265,10 @@ impl Given {
                 None => return Ok(Password::None),
             },
         };
-        passfile::read(&path).map_err(|error| self.error("passfile", error.to_string()))?;
+        passfile::read(&path).map_err(|error| match self.hides("passfile") {
+            true => self.error("passfile", error.about("that file")),
+            false => self.error("passfile", error.to_string()),
+        })?;
         Ok(Password::File(path))
     }
 
@@ -265,6 +283,10 @@ impl Given {
             },
         }
     }
+}
+
+fn is_in_no_host_name(character: char) -> bool {
+    character.is_ascii() && !character.is_ascii_alphanumeric() && !"-_.:%".contains(character)
 }
 
 /// A file in the user's home directory, if it exists.

@@ -173,6 +173,26 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
             &[("DATABASE_URL", "host=a hostaddr=x user=u")],
             "DATABASE_URL: hostaddr",
         ),
+        (&[("DATABASE_URL", "postgres://u:p@hunter2@h/d")], "%40"),
+        (
+            &[("DATABASE_URL", "host=h;password=hunter2;user=u")],
+            "DATABASE_URL: host",
+        ),
+        (
+            &[(
+                "DATABASE_URL",
+                "host=h user=u sslmode=verify-ca sslrootcert=/hunter2",
+            )],
+            "DATABASE_URL: sslrootcert",
+        ),
+        (
+            &[("DATABASE_URL", "host=h user=u passfile=/hunter2")],
+            "DATABASE_URL: passfile",
+        ),
+        (
+            &[("DATABASE_URL", "host=h password=my hunter2=x")],
+            "unsupported parameter",
+        ),
         (
             &[("DATABASE_URL", "host=a hostaddr=::1,::2 user=u")],
             "DATABASE_URL: hostaddr",

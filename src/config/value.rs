@@ -25,6 +25,25 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
     Duration::try_from_secs_f64(number * milliseconds / 1_000.0).map_err(|_| WOULD_DO)
 }
 
+/// Parses a port: decimal digits, 1 to 65535.
+pub fn port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
+}
+
+/// The longest piece of a word that is repeated in an error.
+const SHOWN_AT_MOST: usize = 60;
+
+/// Quotes a word of the command line for an error: cut where it is long, and not
+/// at all where it may be a connection string, which may hold a password.
+pub fn shown(word: &str) -> String {
+    if word.contains(['@', '=']) {
+        return "\"…\"".to_owned();
+    }
+    let shown: String = word.chars().take(SHOWN_AT_MOST).collect();
+    format!("{shown:?}")
+}
+
 /// Says whether `name` will do for a node: it stands in paths, logs and labels.
 pub fn is_node_name(name: &str) -> bool {
     (1..=63).contains(&name.len())

@@ -45,100 +45,90 @@ pub enum PassfileError {
     Exposed(PathBuf, u32),
 }
 
+impl PassfileError {
+    /// Says it with the file called `name`.
+    pub fn about(&self, name: impl fmt::Display) -> String {
+        match self {
+            PassfileError::Unreadable(_, cause) => format!("cannot read {name}: {cause}"),
+            PassfileError::NoPassfile(_) => format!("{name} is not a password file"),
+            PassfileError::Exposed(_, mode) => {
+                format!("others may use {name} (mode {mode:04o}); make it 0600")
+            }
+        }
+    }
+}
+
 impl fmt::Display for PassfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PassfileError::Unreadable(path, cause) => {
-                write!(f, "cannot read {}: {cause}", path.display())
-            }
-            PassfileError::NoPassfile(path) => {
-                write!(f, "{} is not a password file", path.display())
-            }
-            PassfileError::Exposed(path, mode) => write!(
-                f,
-                "others may use {} (mode {mode:04o}); make it 0600",
-                path.display()
-            ),
-        }
+        let (PassfileError::Unreadable(path, _)
+        | PassfileError::NoPassfile(path)
+        | PassfileError::Exposed(path, _)) = self;
+        f.write_str(&self.about(path.display()))
     }
 }
 
 impl std::error::Error for PassfileError {}
 
-/// The entries of a password file, in its order.
+/// The lines of a password file, in its order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Entries(Vec<Entry>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    /// Host, port, database and user.
-    keys: [String; 4],
-    password: Secret,
-}
+pub struct Entries(Vec<Secret>);
 
 impl Entries {
-    /// Parses the text of a password file. Comments, empty lines and lines
-    /// with too few fields are passed over, as libpq does.
+    /// Parses the text of a password file; comments are passed over.
     pub fn parse(text: &str) -> Entries {
-        Entries(text.lines().filter_map(Entry::parse).collect())
+        let lines = text.split('\n').map(|line| line.trim_end_matches('\r'));
+        let lines = lines.filter(|line| !line.starts_with('#'));
+        Entries(lines.map(Secret::new).collect())
     }
 
-    /// Returns the password of the first line that matches; `*` matches all.
+    /// Returns the password of the first line that matches; `*` matches all. A
+    /// line with too few fields matches nothing.
     pub fn find(&self, host: &str, port: u16, database: &str, user: &str) -> Option<Secret> {
         let port = port.to_string();
         let wanted = [host, &port, database, user];
-        let matches = |entry: &&Entry| {
-            let pairs = entry.keys.iter().zip(wanted);
-            pairs
-                .into_iter()
-                .all(|(key, value)| key == "*" || key == value)
+        let rest_of = |line| {
+            wanted
+                .iter()
+                .try_fold(line, |rest, field| after(rest, field))
         };
-        self.0
-            .iter()
-            .find(matches)
-            .map(|entry| entry.password.clone())
+        let found = self.0.iter().find_map(|line| rest_of(line.expose()));
+        found.map(|rest| Secret(unescaped(rest)))
     }
 }
 
-impl Entry {
-    fn parse(line: &str) -> Option<Entry> {
-        if line.is_empty() || line.starts_with('#') {
+/// Returns what follows the first field of `line` if that is `wanted` or `*`.
+///
+/// As in libpq, a colon that the wanted text has too need not be protected by a
+/// backslash, and a protected `*` is only a star.
+fn after<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let mut characters = line.chars();
+    for expected in wanted.chars() {
+        let found = match characters.next()? {
+            '\\' => characters.next()?,
+            other => other,
+        };
+        if found != expected {
             return None;
         }
-        let mut fields = split_fields(line).into_iter();
-        let mut next = || fields.next();
-        let keys = [next()?, next()?, next()?, next()?];
-        // The password keeps any further colon, as libpq lets it.
-        let password = std::iter::once(next()?)
-            .chain(fields)
-            .collect::<Vec<_>>()
-            .join(":");
-        Some(Entry {
-            keys,
-            password: Secret(password),
-        })
     }
+    characters.as_str().strip_prefix(':')
 }
 
-/// Splits at colons; a backslash protects the character after it.
-fn split_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            ':' => fields.push(String::new()),
-            '\\' => {
-                let escaped = characters.next().unwrap_or('\\');
-                last(&mut fields).push(escaped);
-            }
-            other => last(&mut fields).push(other),
-        }
+/// Reads the password: to the next colon or the end of the line, each character
+/// perhaps protected by a backslash.
+fn unescaped(text: &str) -> String {
+    let mut password = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next().filter(|it| *it != ':') {
+        password.push(match character {
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        });
     }
-    fields
-}
-
-fn last(fields: &mut [String]) -> &mut String {
-    fields.last_mut().expect("there is always a first field")
+    password
 }
 
 /// Reads a password file.
@@ -196,15 +186,22 @@ mod tests {
         for (line, password) in [
             (r"h:1:d:u:pa\:ss", "pa:ss"),
             (r"h:1:d:u:pa\\ss", r"pa\ss"),
-            ("h:1:d:u:pa:ss", "pa:ss"),
+            // libpq ends it there.
+            ("h:1:d:u:pa:ss", "pa"),
             ("h:1:d:u:", ""),
             (r"h:1:d:u:end\", r"end\"),
         ] {
             let found = Entries::parse(line).find("h", 1, "d", "u");
             assert_eq!(found, Some(Secret::new(password)), "{line}");
         }
-        let found = Entries::parse(r"\:\:1:1:d:u:v6").find("::1", 1, "d", "u");
-        assert_eq!(found, Some(Secret::new("v6")));
+        for line in [r"\:\:1:1:d:u:v6", "::1:1:d:u:v6", "*:1:d:u:v6\r\r"] {
+            let found = Entries::parse(line).find("::1", 1, "d", "u");
+            assert_eq!(found, Some(Secret::new("v6")), "{line}");
+        }
+        assert_eq!(
+            Entries::parse(r"\*:1:d:u:v6").find("::1", 1, "d", "u"),
+            None
+        );
     }
 
     #[test]

@@ -77,21 +77,25 @@ pub enum RootsError {
     NoSystemStore,
 }
 
+impl RootsError {
+    /// Says it with the file called `name`.
+    pub fn about(&self, name: impl fmt::Display) -> String {
+        match self {
+            RootsError::Unusable(_, cause) => {
+                format!("cannot read certificates from {name}: {cause}")
+            }
+            RootsError::Empty(_) => format!("no certificate in {name}"),
+            RootsError::NoSystemStore => "this system has no trust store".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for RootsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RootsError::Unusable(path, cause) => {
-                write!(
-                    f,
-                    "cannot read certificates from {}: {cause}",
-                    path.display()
-                )
-            }
-            RootsError::Empty(path) => {
-                write!(f, "no certificate in {}", path.display())
-            }
-            RootsError::NoSystemStore => f.write_str("this system has no trust store"),
-        }
+        f.write_str(&match self {
+            RootsError::Unusable(path, _) | RootsError::Empty(path) => self.about(path.display()),
+            RootsError::NoSystemStore => self.about(""),
+        })
     }
 }
 
