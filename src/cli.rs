@@ -6,6 +6,7 @@ use std::fmt;
 use lexopt::prelude::*;
 
 use crate::client::Target;
+use crate::config::value::shown;
 use crate::config::{self, Config, ConfigError, Environment, Flags, SETTINGS};
 use crate::{EXIT_BAD_ARGUMENTS, EXIT_USAGE, check, status};
 
@@ -38,7 +39,17 @@ impl fmt::Display for UsageError {
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> UsageError {
-        usage(format!("{error}; see pgpair --help"))
+        let problem = match error {
+            lexopt::Error::MissingValue { option } => match option {
+                Some(option) => format!("{option} needs a value"),
+                None => "a value is missing".to_owned(),
+            },
+            lexopt::Error::UnexpectedOption(name) => format!("unknown option {}", shown(&name)),
+            // A value may be a connection string: it is not repeated.
+            lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
+            _ => "an argument is not UTF-8".to_owned(),
+        };
+        usage(format!("{problem}; see pgpair --help"))
     }
 }
 
@@ -48,10 +59,16 @@ impl From<ConfigError> for UsageError {
     }
 }
 
+/// Every message of ours is shorter, in characters; the name of a file may not be.
+const MESSAGE_AT_MOST: usize = 900;
+
 fn usage(message: String) -> UsageError {
     // A value may contain a line break; the message is one line all the same.
+    let plain = message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c });
     UsageError {
-        message: message.replace(['\n', '\r'], " "),
+        message: plain.take(MESSAGE_AT_MOST).collect(),
         exit_code: EXIT_USAGE,
     }
 }
@@ -113,10 +130,12 @@ fn parse_words(
         ["check", urls @ ..] => given.check(urls).map_err(bad_arguments),
         ["status", urls @ ..] => given.status(urls).map_err(bad_arguments),
         ["serve", extra, ..] => Err(usage(format!(
-            "serve takes no argument {extra:?}; see pgpair --help"
+            "serve takes no argument {}; see pgpair --help",
+            shown(extra)
         ))),
         [other, ..] => Err(usage(format!(
-            "unknown command {other:?}; use serve, check or status, or see pgpair --help"
+            "unknown command {}; use serve, check or status, or see pgpair --help",
+            shown(other)
         ))),
     }
 }
@@ -175,7 +194,8 @@ impl Given<'_> {
             )),
             [url] => Target::parse(url).map_err(usage),
             [_, extra, ..] => Err(usage(format!(
-                "{command} takes one URL, not also {extra:?}"
+                "{command} takes one URL, not also {}",
+                shown(extra)
             ))),
         }
     }
@@ -273,11 +293,17 @@ mod tests {
             (&["status", "--colour"], "colour", 1),
             (&["check", "--json=x"], "json", 1),
             (&["status", "x"], "http://", 1),
+            (&["postgres://u:hunter2@h"], "unknown command", 2),
+            (&["serve", "host=h password=hunter2"], "no argument", 2),
+            (&["status", "http://u:hunter2@h"], "a user", 1),
+            (&["--json=postgres://u:hunter2@h"], "--json", 2),
+            (&["\x1b[2J"], "unknown command", 2),
         ] {
             let error = parsed(arguments, &[]).expect_err("refused");
             assert!(error.message.contains(named), "{arguments:?}: {error}");
             assert_eq!(error.exit_code, exit_code, "{arguments:?}");
-            assert!(!error.message.contains('\n'));
+            assert!(!error.message.contains(char::is_control));
+            assert!(!error.message.contains("hunter2"), "{error}");
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::config;
+use crate::config::{self, value::shown};
 use crate::{EXIT_NO_ANSWER, EXIT_NO_CONNECTION};
 
 /// No answer of pgpair is longer.
@@ -43,35 +43,66 @@ impl Target {
     ///
     /// Says in one line what is wrong.
     pub fn parse(url: &str) -> Result<Target, String> {
-        let refused = |what: &str| Err(format!("{url:?}: {what}"));
+        let refused = |what: &str| Err(format!("{}: {what}", shown(url)));
         let Some(rest) = url.strip_prefix("http://") else {
             return refused("use http://host:port/path");
         };
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return refused("must not contain white space");
         }
-        let split = rest.find('/').unwrap_or(rest.len());
+        // What is behind # is for who shows the document.
+        let rest = rest.split('#').next().unwrap_or("");
+        let split = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(split);
         if authority.contains('@') {
             return refused("must not contain a user");
         }
-        let bracketed = authority.rfind(']').map_or(0, |at| at + 1);
-        let (host, port) = match authority[bracketed..].split_once(':') {
-            Some((host, port)) => (&authority[..bracketed + host.len()], Some(port)),
-            None => (authority, None),
+        let Some((host, port)) = host_and_port(authority) else {
+            return refused("must name a host, an IPv6 address in brackets");
         };
-        if host.is_empty() {
-            return refused("must name a host");
-        }
-        let port: u16 = match port.map(str::parse) {
-            None => 80,
-            Some(Ok(port)) if port > 0 => port,
-            Some(_) => return refused("has a port that is not 1 to 65535"),
+        let port = match port {
+            None => Some(80),
+            Some(text) => config::value::port(text),
         };
+        let Some(port) = port else {
+            return refused("has a port that is not 1 to 65535");
+        };
+        let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Target {
             authority: format!("{host}:{port}"),
-            path: if path.is_empty() { "/" } else { path }.to_owned(),
+            path: format!("{slash}{path}"),
         })
+    }
+}
+
+impl Target {
+    /// Renders the request.
+    pub fn request_head(&self) -> String {
+        format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pgpair/{}\r\nConnection: close\r\n\r\n",
+            self.path,
+            self.authority,
+            env!("CARGO_PKG_VERSION"),
+        )
+    }
+}
+
+/// Splits `host[:port]`, the host perhaps an IPv6 address in brackets.
+fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    let end = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let address = &rest[..rest.find(']')?];
+            let plain = address.split('%').next().unwrap_or("");
+            plain.parse::<Ipv6Addr>().ok()?;
+            address.len() + 2
+        }
+        None => authority.find([':', '[', ']']).unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(end);
+    match rest.strip_prefix(':') {
+        _ if host.is_empty() => None,
+        None => rest.is_empty().then_some((host, None)),
+        Some(port) => Some((host, Some(port))),
     }
 }
 
@@ -96,6 +127,24 @@ pub struct Answer {
     pub status: u16,
     /// The body, as far as it was wanted.
     pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Parses what came until the connection was closed, or at least its first
+    /// line; `None` if that is not HTTP/1.
+    pub fn parse(bytes: &[u8]) -> Option<Answer> {
+        let line = std::str::from_utf8(bytes.split(|b| *b == b'\n').next()?).ok()?;
+        let mut words = line.split_ascii_whitespace();
+        words.next().filter(|word| word.starts_with("HTTP/1."))?;
+        let status = words.next().filter(|word| word.len() == 3)?;
+        let status = status.parse().ok().filter(|status| *status >= 100)?;
+        let head = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let body = head.map_or(&[][..], |at| &bytes[at + 4..]);
+        Some(Answer {
+            status,
+            body: body.to_vec(),
+        })
+    }
 }
 
 /// How much of an answer is waited for.
@@ -127,18 +176,12 @@ pub fn get(target: &Target, wanted: Wanted, limit: Duration) -> Result<Answer, T
             },
         )
     };
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pgpair/{}\r\nConnection: close\r\n\r\n",
-        target.path,
-        target.authority,
-        env!("CARGO_PKG_VERSION"),
-    );
     stream
         .set_write_timeout(Some(limit))
-        .and_then(|()| stream.write_all(request.as_bytes()))
+        .and_then(|()| stream.write_all(target.request_head().as_bytes()))
         .map_err(late)?;
     let bytes = read(&mut stream, wanted, deadline).map_err(late)?;
-    parse(&bytes).ok_or_else(|| no_answer(target, "it does not speak HTTP"))
+    Answer::parse(&bytes).ok_or_else(|| no_answer(target, "it does not speak HTTP"))
 }
 
 fn read(stream: &mut TcpStream, wanted: Wanted, deadline: Instant) -> io::Result<Vec<u8>> {
@@ -146,7 +189,11 @@ fn read(stream: &mut TcpStream, wanted: Wanted, deadline: Instant) -> io::Result
     let mut piece = [0; 4096];
     while bytes.len() < ANSWER_BYTES {
         let left = deadline.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        if left.is_zero() {
+            // A server that drips would never let a single wait end.
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         let count = stream.read(&mut piece)?;
         bytes.extend_from_slice(&piece[..count]);
         if count == 0 || (wanted == Wanted::Status && bytes.contains(&b'\n')) {
@@ -183,19 +230,6 @@ fn no_answer(target: &Target, why: &str) -> Trouble {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
-    let line = std::str::from_utf8(bytes.split(|b| *b == b'\n').next()?).ok()?;
-    let mut words = line.split_ascii_whitespace();
-    words.next().filter(|word| word.starts_with("HTTP/1."))?;
-    let status = words.next()?.parse().ok()?;
-    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let body = head.map_or(&[][..], |at| &bytes[at + 4..]);
-    Some(Answer {
-        status,
-        body: body.to_vec(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +241,9 @@ mod tests {
             ("http://h:5000/ready", "h:5000", "/ready"),
             ("http://[::1]:5000/x?y", "[::1]:5000", "/x?y"),
             ("http://[::1]", "[::1]:80", "/"),
+            ("http://h?x", "h:80", "/?x"),
+            ("http://h:1/x#part", "h:1", "/x"),
+            ("http://h/a@b", "h:80", "/a@b"),
         ] {
             let target = Target::parse(url).expect("parses");
             assert_eq!(
@@ -226,6 +263,10 @@ mod tests {
             "http://u@h",
             "http://h/a b",
             "http://h/\r\nX: y",
+            "http://h:+80",
+            "http://[::1]x:80",
+            "http://]:80",
+            "http://::1",
         ] {
             assert!(Target::parse(url).is_err(), "{url:?}");
         }
@@ -250,9 +291,11 @@ mod tests {
             ("HTTP/1.0 503 x\r\n", Some(503)),
             ("HTTP/1.1", None),
             ("SSH-2.0-x\r\n", None),
+            ("HTTP/1.1 65535 x\r\n", None),
+            ("HTTP/1.1 +20 x\r\n", None),
             ("", None),
         ] {
-            let status = parse(head.as_bytes()).map(|answer| answer.status);
+            let status = Answer::parse(head.as_bytes()).map(|answer| answer.status);
             assert_eq!(status, expected, "{head:?}");
         }
     }

@@ -33,7 +33,7 @@ pub struct Options {
 
 /// The part of `/status` that is shown.
 #[derive(Deserialize)]
-struct Status {
+pub struct Status {
     verdict: String,
     ready: bool,
     reason: String,
@@ -89,7 +89,7 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
             return (String::new(), trouble.exit_code);
         }
     };
-    let Ok(status) = serde_json::from_slice::<Status>(&answer.body) else {
+    let Some(status) = Status::parse(&answer.body) else {
         eprintln!(
             "pgpair: the answer is not a /status (HTTP status {})",
             answer.status
@@ -104,68 +104,75 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
     let text = if options.json {
         String::from_utf8_lossy(&answer.body).into_owned()
     } else {
-        table(&status, colors)
+        status.table(colors)
     };
     (text, exit_code)
 }
 
-/// Lays the pair out: one line about it, one a node, one a trouble.
-fn table(status: &Status, colors: bool) -> String {
-    let paint = |text: &str, good: bool| match (colors, good) {
-        (false, _) => text.to_owned(),
-        (true, true) => format!("\x1b[32m{text}\x1b[0m"),
-        (true, false) => format!("\x1b[31m{text}\x1b[0m"),
-    };
-    let mut text = format!(
-        "pair {}, {}, {}, pgpair {}\n",
-        paint(&plain(&status.verdict), status.verdict == "ok"),
-        match &status.primary {
-            Some(name) => format!("primary {}", plain(name)),
-            None => "no primary".to_owned(),
-        },
-        match status.ready {
-            true => "ready".to_owned(),
-            false => format!("not ready: {}", plain(&status.reason)),
-        },
-        plain(&status.version),
-    );
-    let mut rows = vec![
-        [
-            "NODE",
-            "ROLE",
-            "STATE",
-            "REASON",
-            "TIMELINE",
-            "STREAMING",
-            "LAG",
-            "SEEN",
-        ]
-        .map(str::to_owned),
-    ];
-    rows.extend(status.nodes.iter().map(row));
-    for (line, cells) in rows.iter().enumerate() {
-        for (column, cell) in cells.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-            let padded = format!("{cell:width$}  ");
-            let is_reason = line > 0 && column == 3;
-            text.push_str(&if is_reason {
-                paint(&padded, cell == "ok")
-            } else {
-                padded
-            });
+impl Status {
+    /// Parses the body of an answer from `/status`.
+    pub fn parse(body: &[u8]) -> Option<Status> {
+        serde_json::from_slice(body).ok()
+    }
+
+    /// Lays the pair out: one line about it, one a node, one a trouble.
+    pub fn table(&self, colors: bool) -> String {
+        let paint = |text: &str, good: bool| match (colors, good) {
+            (false, _) => text.to_owned(),
+            (true, true) => format!("\x1b[32m{text}\x1b[0m"),
+            (true, false) => format!("\x1b[31m{text}\x1b[0m"),
+        };
+        let mut text = format!(
+            "pair {}, {}, {}, pgpair {}\n",
+            paint(&plain(&self.verdict), self.verdict == "ok"),
+            match &self.primary {
+                Some(name) => format!("primary {}", plain(name)),
+                None => "no primary".to_owned(),
+            },
+            match self.ready {
+                true => "ready".to_owned(),
+                false => format!("not ready: {}", plain(&self.reason)),
+            },
+            plain(&self.version),
+        );
+        let mut rows = vec![
+            [
+                "NODE",
+                "ROLE",
+                "STATE",
+                "REASON",
+                "TIMELINE",
+                "STREAMING",
+                "LAG",
+                "SEEN",
+            ]
+            .map(str::to_owned),
+        ];
+        rows.extend(self.nodes.iter().map(row));
+        for (line, cells) in rows.iter().enumerate() {
+            for (column, cell) in cells.iter().enumerate() {
+                let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+                let padded = format!("{cell:width$}  ");
+                let is_reason = line > 0 && column == 3;
+                text.push_str(&if is_reason {
+                    paint(&padded, cell == "ok")
+                } else {
+                    padded
+                });
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
         }
-        text.truncate(text.trim_end_matches(' ').len());
-        text.push('\n');
-    }
-    for node in status.nodes.iter().filter(|node| node.reason != "ok") {
-        if let Some(detail) = &node.detail {
-            text.push_str(&format!("{}: {}\n", plain(&node.name), plain(detail)));
+        for node in self.nodes.iter().filter(|node| node.reason != "ok") {
+            if let Some(detail) = &node.detail {
+                text.push_str(&format!("{}: {}\n", plain(&node.name), plain(detail)));
+            }
         }
+        if let (false, Some(detail)) = (self.ready, &self.detail) {
+            text.push_str(&format!("not ready: {}\n", plain(detail)));
+        }
+        text
     }
-    if let (false, Some(detail)) = (status.ready, &status.detail) {
-        text.push_str(&format!("not ready: {}\n", plain(detail)));
-    }
-    text
 }
 
 fn row(node: &Node) -> [String; 8] {
@@ -212,7 +219,16 @@ fn bytes(bytes: u64) -> String {
 
 /// Takes out what could steer a terminal: the text comes over the network.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    text.chars().filter(|c| !steers(*c)).collect()
+}
+
+/// Control characters, further ends of lines, and what turns the direction of text.
+fn steers(character: char) -> bool {
+    let turns = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    turns || character.is_control()
 }
 
 #[cfg(test)]
@@ -225,7 +241,8 @@ mod tests {
          "replication_state":"streaming","lag_bytes":2048,"lag_seconds":0.25}]}"#;
 
     fn shown(json: &str, colors: bool) -> String {
-        table(&serde_json::from_str(json).expect("a status"), colors)
+        let status = Status::parse(json.as_bytes()).expect("a status");
+        status.table(colors)
     }
 
     #[test]

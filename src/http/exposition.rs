@@ -12,11 +12,17 @@ pub enum Format {
 }
 
 impl Format {
-    /// Chooses by the request's `Accept` header.
+    /// Chooses by the request's `Accept` header: OpenMetrics for who names it and
+    /// wants it no less than text.
     pub fn accepted(header: Option<&str>) -> Format {
-        match header {
-            Some(header) if header.contains("application/openmetrics-text") => Format::OpenMetrics,
-            _ => Format::Text,
+        let header = header.unwrap_or("");
+        let open = quality(header, "application/openmetrics-text").unwrap_or(0.0);
+        let text = ["text/plain", "text/*", "*/*"];
+        let text = text.into_iter().find_map(|range| quality(header, range));
+        if open > 0.0 && open >= text.unwrap_or(0.0) {
+            Format::OpenMetrics
+        } else {
+            Format::Text
         }
     }
 
@@ -27,6 +33,28 @@ impl Format {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// Returns how much an `Accept` header wants a media range, 0 to 1, if it names it;
+/// the most, if it does so more than once. What is no number counts as 0.
+fn quality(header: &str, range: &str) -> Option<f32> {
+    let wanted = |entry: &str| {
+        let mut parts = entry.split(';').map(str::trim);
+        let named = parts.next()?.eq_ignore_ascii_case(range);
+        let given = parts.find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            let is_quality = name.trim().eq_ignore_ascii_case("q");
+            is_quality.then(|| value.trim())
+        });
+        named.then(|| given.map_or(1.0, number))
+    };
+    header.split(',').filter_map(wanted).reduce(f32::max)
+}
+
+fn number(text: &str) -> f32 {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let number = text.parse().ok().filter(|number| plain && *number <= 1.0);
+    number.unwrap_or(0.0)
 }
 
 /// What a family of metrics is.

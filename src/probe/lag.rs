@@ -119,6 +119,10 @@ pub fn parse_bytes(text: &str) -> Result<u64, &'static str> {
         "TB" => 4,
         _ => return Err(WOULD_DO),
     };
+    // To PostgreSQL and Patroni a leading zero means octal: better none at all.
+    if number.len() > 1 && number.starts_with('0') {
+        return Err(WOULD_DO);
+    }
     let number: u64 = number.parse().map_err(|_| WOULD_DO)?;
     number.checked_mul(1024_u64.pow(power)).ok_or(WOULD_DO)
 }
@@ -360,6 +364,7 @@ mod tests {
             "1 MB",
             "99999999TB",
             "1e3",
+            "010MB",
         ] {
             assert!(parse_bytes(text).is_err(), "{text:?}");
         }
