@@ -35,7 +35,7 @@ status: ## Show the containers and what /ready answers
 	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
 
 test: ## Set up all that the tests need, and run them
-	@$(SETUP) root build ansible engine
+	@$(SETUP) root build ansible tests engine
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
 	PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \

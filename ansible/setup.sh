@@ -4,6 +4,7 @@
 #   build    the static binary, with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, and a compiler for the other architecture
+#   tests    libpq, by which the tests judge connection strings
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
 #   bench    wrk, and the server of tests/bench/rival that the probe is measured against
 set -euo pipefail
@@ -99,6 +100,10 @@ step_lint() {
     command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     add_target aarch64-unknown-linux-musl
+}
+
+step_tests() {
+    [[ $(ldconfig -p) == *libpq.so.5* ]] || packages libpq5
 }
 
 step_engine() {
