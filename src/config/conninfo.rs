@@ -87,8 +87,8 @@ pub enum ConninfoError {
     TwoValues,
     /// A quoted value that does not end.
     Quote,
-    /// A parameter that libpq does not know, or that pgpair cannot honour.
-    Unknown(String),
+    /// A parameter that pgpair cannot honour, by its name if it is one of libpq's.
+    Unknown(Option<&'static str>),
     /// A zero byte.
     Nul,
 }
@@ -110,11 +110,11 @@ impl fmt::Display for ConninfoError {
             }
             ConninfoError::Quote => f.write_str("has a quoted value that does not end"),
             ConninfoError::Unknown(name) => {
-                write!(
-                    f,
-                    "has an unsupported parameter {name:?}; use {}",
-                    USED.join(", ")
-                )
+                match name {
+                    Some(name) => write!(f, "has the unsupported parameter {name}")?,
+                    None => f.write_str("has a parameter that libpq does not know")?,
+                }
+                write!(f, "; use {}", USED.join(", "))
             }
             ConninfoError::Nul => f.write_str("has a zero byte"),
         }
@@ -153,10 +153,8 @@ fn insert(found: &mut Parameters, name: &str, value: String) -> Result<(), Conni
     if IGNORED.contains(&name) {
         return Ok(());
     }
-    let shown = NOT_TAKEN.iter().find(|known| **known == name);
-    Err(ConninfoError::Unknown(
-        shown.map_or("…", |name| name).to_owned(),
-    ))
+    let known = NOT_TAKEN.into_iter().find(|known| *known == name);
+    Err(ConninfoError::Unknown(known))
 }
 
 /// `[user[:password]@][host[:port][,…]][/dbname][?name=value[&…]]`
@@ -392,12 +390,12 @@ mod tests {
             ("postgresql://h?hunter2", "NoValue"),
             ("postgresql://h?user=u&&port=1", "NoValue"),
             ("postgresql://h?password=hunter2=", "TwoValues"),
-            ("host=h password=my hunter=x", "Unknown(\"…\")"),
+            ("host=h password=my hunter=x", "Unknown(None)"),
             ("hunter2", "NoValue"),
             ("host=h hunter2", "NoValue"),
             ("password='hunter2", "Quote"),
-            ("host=h sslcert=x", "Unknown(\"sslcert\")"),
-            ("postgresql://h?Hunter2=x", "Unknown(\"…\")"),
+            ("host=h sslcert=x", "Unknown(Some(\"sslcert\"))"),
+            ("postgresql://h?Hunter2=x", "Unknown(None)"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
             let said = parse(text).expect_err("refused").to_string();

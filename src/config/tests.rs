@@ -191,7 +191,7 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
         ),
         (
             &[("DATABASE_URL", "host=h password=my hunter2=x")],
-            "unsupported parameter",
+            "a parameter that libpq does not know",
         ),
         (
             &[("DATABASE_URL", "host=a hostaddr=::1,::2 user=u")],

@@ -76,7 +76,12 @@ fn connection_strings_that_cannot_be_used_are_refused_without_showing_them() {
             "sslrootcert",
         ),
         ("postgresql://u:hunter2@h/d?sslcert=x", "sslcert"),
-        ("postgresql://u:hunter2@h/d?nonsense=hunter2", "nonsense"),
+        (
+            "postgresql://u:hunter2@h/d?nonsense=hunter2",
+            "does not know",
+        ),
+        ("postgresql://u@h/d?password=my&hunter2=x", "does not know"),
+        ("postgresql://u:my@hunter2@h/d", "%40"),
         (
             "postgresql://u:hunter2@h/d?connect_timeout=soon",
             "connect_timeout",
