@@ -134,10 +134,13 @@ impl Answer {
     /// line; `None` if that is not HTTP/1.
     pub fn parse(bytes: &[u8]) -> Option<Answer> {
         let line = std::str::from_utf8(bytes.split(|b| *b == b'\n').next()?).ok()?;
-        let mut words = line.split_ascii_whitespace();
-        words.next().filter(|word| word.starts_with("HTTP/1."))?;
-        let status = words.next().filter(|word| word.len() == 3)?;
-        let status = status.parse().ok().filter(|status| *status >= 100)?;
+        let mut versions = ["HTTP/1.1 ", "HTTP/1.0 "].into_iter();
+        let rest = versions.find_map(|version| line.strip_prefix(version))?;
+        let status = rest.split_ascii_whitespace().next()?;
+        let status = status
+            .parse()
+            .ok()
+            .filter(|it| *it >= 100 && status.len() == 3)?;
         let head = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let body = head.map_or(&[][..], |at| &bytes[at + 4..]);
         Some(Answer {
@@ -293,6 +296,7 @@ mod tests {
             ("SSH-2.0-x\r\n", None),
             ("HTTP/1.1 65535 x\r\n", None),
             ("HTTP/1.1 +20 x\r\n", None),
+            (" HTTP/1.1 200\r\n", None),
             ("", None),
         ] {
             let status = Answer::parse(head.as_bytes()).map(|answer| answer.status);
