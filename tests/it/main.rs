@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod deploy;
 mod faults;
+mod fuzz;
 mod hostile;
 mod load;
 mod login;

@@ -188,6 +188,11 @@ impl Connection {
             .expect("still connected");
     }
 
+    /// Says that nothing more will be sent; the server may have gone.
+    pub fn try_finish_sending(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Reads once; `TimedOut` after `limit`, `UnexpectedEof` at the end.
     fn read_more(&mut self, limit: Instant) -> io::Result<()> {
         let left = limit.saturating_duration_since(Instant::now());
