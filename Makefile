@@ -17,7 +17,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help up down status test check image bench
+.PHONY: help up down status test check image bench fuzz
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -66,3 +66,7 @@ bench: ## Measure the probe beside a plain axum server; RECORD=yes keeps the rep
 	PGPAIR_BENCH_RIVAL_GLIBC=$(CURDIR)/target/rival/release/rival \
 	PGPAIR_BENCH_REPORT=$(CURDIR)/$(if $(RECORD),tests/bench,target/bench) \
 	cargo bench --quiet --locked --profile dev --bench bench
+
+fuzz: ## Look for inputs that break a parser, by coverage, SECONDS=60 each (PROPERTIES='conninfo url' for some)
+	@$(SETUP) root fuzz tests
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" SECONDS_EACH=$(or $(SECONDS),60) tests/fuzz/run.sh $(PROPERTIES)

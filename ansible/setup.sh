@@ -5,6 +5,7 @@
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, and a compiler for the other architecture
 #   tests    libpq, by which the tests judge connection strings
+#   fuzz     a nightly compiler and cargo-fuzz, in target/tools
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
 #   bench    wrk, and the server of tests/bench/rival that the probe is measured against
 set -euo pipefail
@@ -104,6 +105,24 @@ step_lint() {
 
 step_tests() {
     [[ $(ldconfig -p) == *libpq.so.5* ]] || packages libpq5
+}
+
+# cargo_tool NAME VERSION: installs that very version from crates.io, once.
+cargo_tool() {
+    [[ $("target/tools/bin/$1" --version 2>/dev/null) == *"$2"* ]] && return
+    say "Installing $1 $2 (some minutes)"
+    as_user cargo install --quiet --locked --root target/tools --version "$2" "$1" ||
+        die "Installing $1 failed: is there a network? (cargo's message is above)"
+}
+
+step_fuzz() {
+    command -v c++ >/dev/null || packages g++
+    if ! as_user cargo +nightly --version >/dev/null 2>&1; then
+        say "Adding Rust's nightly compiler"
+        as_user rustup toolchain install nightly --profile minimal ||
+            die "A nightly compiler cannot be had: is there a network, and is Rust installed by rustup (https://rustup.rs)?"
+    fi
+    cargo_tool cargo-fuzz 0.13.2
 }
 
 step_engine() {
