@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 TARGET := x86_64-unknown-linux-musl
 BINARY := $(CURDIR)/target/$(TARGET)/release/pgpair
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SBOM := target/$(TARGET)/pgpair.cdx.json
+TOOLS := PATH="$(CURDIR)/target/tools/bin:$$PATH"
 VENV := $(CURDIR)/.venv
 SETUP := MAKE_GOAL=$(MAKECMDGOALS) ansible/setup.sh
 PLAYBOOK := ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible-playbook
@@ -17,7 +19,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help up down status test check image bench fuzz
+.PHONY: help up down status test check sbom image bench fuzz
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -41,7 +43,7 @@ test: ## Set up all that the tests need, and run them
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
 	cargo test --locked $(ARGS)
 
-check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts
+check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -51,11 +53,21 @@ check: ## Look over the code without running it: format, lints, the other archit
 	$(VENV)/bin/yamllint --strict .
 	PATH="$(VENV)/bin:$$PATH" ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg ansible-lint --offline
 	git ls-files -z --cached --others --exclude-standard '*.sh' .ci | xargs -0 -r shellcheck
+	$(TOOLS) cargo deny --locked check licenses bans sources
+	@if [ "$(ADVISORIES)" = skip ]; then echo "Advisories about the crates were NOT checked: ADVISORIES=skip"; \
+	elif ! $(TOOLS) cargo deny fetch db; then echo "Advisories about the crates were NOT checked: their database cannot be fetched (the cause is above)." \
+		"All the rest was checked and is fine. ADVISORIES=skip leaves them out knowingly." >&2; exit 1; \
+	else $(TOOLS) cargo deny --locked check advisories; fi
 
-image: ## Build the probe's scratch image from the binary
+sbom: ## Write what the binary is made of, as CycloneDX, to target/
+	@$(SETUP) root sbom
+	@$(TOOLS) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) $(VENV)/bin/python ansible/sbom.py $(TARGET) $(SBOM)
+
+image: sbom ## Build the probe's scratch image from the binary; its label names the SBOM's digest
 	@$(SETUP) root build ansible engine
 	@PATH="/usr/bin:$$PATH" DOCKER_BUILDKIT=1 docker build --file Dockerfile.musl --build-arg BINARY=prebuilt \
-		--build-arg VERSION=$(VERSION) --label org.pgpair.built=make --tag pgpair:$(VERSION) .
+		--build-arg VERSION=$(VERSION) --label org.pgpair.built=make \
+		--label org.pgpair.sbom=sha256:$$(sha256sum <$(SBOM) | cut -d' ' -f1) --tag pgpair:$(VERSION) .
 	@docker image ls pgpair:$(VERSION)
 
 bench: ## Measure the probe beside a plain axum server; RECORD=yes keeps the report in tests/bench
@@ -69,4 +81,4 @@ bench: ## Measure the probe beside a plain axum server; RECORD=yes keeps the rep
 
 fuzz: ## Look for inputs that break a parser, by coverage, SECONDS=60 each (PROPERTIES='conninfo url' for some)
 	@$(SETUP) root fuzz tests
-	@PATH="$(CURDIR)/target/tools/bin:$$PATH" SECONDS_EACH=$(or $(SECONDS),60) tests/fuzz/run.sh $(PROPERTIES)
+	@$(TOOLS) SECONDS_EACH=$(or $(SECONDS),60) tests/fuzz/run.sh $(PROPERTIES)

@@ -3,8 +3,9 @@
 #   root     refuses to go on without root
 #   build    the static binary, with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
-#   lint     the linters beside it, shellcheck, and a compiler for the other architecture
+#   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
 #   tests    libpq, by which the tests judge connection strings
+#   sbom     cargo-cyclonedx, in target/tools
 #   fuzz     a nightly compiler and cargo-fuzz, in target/tools
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
 #   bench    wrk, and the server of tests/bench/rival that the probe is measured against
@@ -101,6 +102,12 @@ step_lint() {
     command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     add_target aarch64-unknown-linux-musl
+    cargo_tool cargo-deny 0.20.2
+}
+
+step_sbom() {
+    step_ansible
+    cargo_tool cargo-cyclonedx 0.5.9
 }
 
 step_tests() {
@@ -109,7 +116,7 @@ step_tests() {
 
 # cargo_tool NAME VERSION: installs that very version from crates.io, once.
 cargo_tool() {
-    [[ $("target/tools/bin/$1" --version 2>/dev/null) == *"$2"* ]] && return
+    grep -qs "^\"$1 $2 " target/tools/.crates.toml && return
     say "Installing $1 $2 (some minutes)"
     as_user cargo install --quiet --locked --root target/tools --version "$2" "$1" ||
         die "Installing $1 failed: is there a network? (cargo's message is above)"
@@ -122,7 +129,7 @@ step_fuzz() {
         as_user rustup toolchain install nightly --profile minimal ||
             die "A nightly compiler cannot be had: is there a network, and is Rust installed by rustup (https://rustup.rs)?"
     fi
-    cargo_tool cargo-fuzz 0.13.2
+    cargo_tool cargo-fuzz 0.13.1
 }
 
 step_engine() {
