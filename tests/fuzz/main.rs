@@ -100,6 +100,7 @@ held! {
     log_positions_are_read_as_postgresql_prints_them: "lsn";
     password_files_mean_what_they_mean_to_libpq: "passfile";
     only_known_paths_are_answered: "route";
+    settings_make_nodes_that_can_be_told_apart_and_reached: "settings";
     sizes_are_what_patroni_makes_of_them_or_refused: "size";
     status_steers_no_terminal: "status";
     urls_are_asked_for_as_they_stand_or_refused: "url";

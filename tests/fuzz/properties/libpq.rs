@@ -31,7 +31,8 @@ type Parse = unsafe extern "C" fn(*const c_char, *mut *mut c_char) -> *mut Conni
 type FreeOptions = unsafe extern "C" fn(*mut ConninfoOption);
 type Free = unsafe extern "C" fn(*mut c_void);
 type Start = unsafe extern "C" fn(*const *const c_char, *const *const c_char, c_int) -> Connection;
-type Password = unsafe extern "C" fn(Connection) -> *const c_char;
+/// `PQpass` and `PQerrorMessage`: a text that belongs to the connection.
+type Text = unsafe extern "C" fn(Connection) -> *const c_char;
 type Finish = unsafe extern "C" fn(Connection);
 
 struct Libpq {
@@ -39,7 +40,8 @@ struct Libpq {
     free_options: FreeOptions,
     free: Free,
     start: Start,
-    password: Password,
+    password: Text,
+    message: Text,
     finish: Finish,
 }
 
@@ -65,7 +67,8 @@ fn libpq() -> &'static Libpq {
                 free_options: mem::transmute::<*mut c_void, FreeOptions>(symbol(c"PQconninfoFree")),
                 free: mem::transmute::<*mut c_void, Free>(symbol(c"PQfreemem")),
                 start: mem::transmute::<*mut c_void, Start>(symbol(c"PQconnectStartParams")),
-                password: mem::transmute::<*mut c_void, Password>(symbol(c"PQpass")),
+                password: mem::transmute::<*mut c_void, Text>(symbol(c"PQpass")),
+                message: mem::transmute::<*mut c_void, Text>(symbol(c"PQerrorMessage")),
                 finish: mem::transmute::<*mut c_void, Finish>(symbol(c"PQfinish")),
             }
         }
@@ -121,6 +124,20 @@ fn all(text: &str) -> Option<Vec<(String, Option<Vec<u8>>)>> {
 /// Returns the password that libpq would log in with, empty if it finds none. It
 /// begins to connect and gives up at once.
 pub fn password(parameters: &[(&str, &str)]) -> String {
+    ask(parameters, libpq().password)
+}
+
+/// Says whether libpq knows this `sslmode`.
+pub fn knows_sslmode(mode: &str) -> bool {
+    // Nobody is asked: the mode is looked at before.
+    let message = ask(
+        &[("hostaddr", "127.0.0.1"), ("user", "u"), ("sslmode", mode)],
+        libpq().message,
+    );
+    !message.contains("invalid sslmode value")
+}
+
+fn ask(parameters: &[(&str, &str)], what: Text) -> String {
     let text = |it: &str| CString::new(it).expect("no zero byte");
     let names: Vec<CString> = parameters.iter().map(|(name, _)| text(name)).collect();
     let values: Vec<CString> = parameters.iter().map(|(_, value)| text(value)).collect();
@@ -130,14 +147,14 @@ pub fn password(parameters: &[(&str, &str)]) -> String {
     };
     let (names, values) = (pointers(&names), pointers(&values));
     // SAFETY: both arrays end with null and outlive the call, as do their texts;
-    // the password belongs to the connection, and is copied before that ends.
+    // the answer belongs to the connection, and is copied before that ends.
     unsafe {
         let connection = (libpq().start)(names.as_ptr(), values.as_ptr(), 0);
         assert!(!connection.is_null(), "out of memory");
-        let password = CStr::from_ptr((libpq().password)(connection));
-        let password = password.to_str().expect("UTF-8 as in the file").to_owned();
+        let answer = CStr::from_ptr(what(connection)).to_string_lossy();
+        let answer = answer.into_owned();
         (libpq().finish)(connection);
-        password
+        answer
     }
 }
 

@@ -9,6 +9,7 @@ mod exposition;
 mod libpq;
 mod passfile;
 mod routes;
+mod settings;
 mod status;
 mod values;
 
@@ -16,7 +17,7 @@ mod values;
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is also that of its corpus and its words.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: [(&str, Property); 13] = [
     ("accept", exposition::accept),
     ("answer", client::answer),
     ("cli", cli::cli),
@@ -26,6 +27,7 @@ pub const ALL: [(&str, Property); 12] = [
     ("lsn", values::lsn),
     ("passfile", passfile::passfile),
     ("route", routes::route),
+    ("settings", settings::settings),
     ("size", values::size),
     ("status", status::status),
     ("url", client::url),
