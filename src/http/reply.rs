@@ -1,7 +1,8 @@
 //! Answers and their bytes on the wire.
 
 use std::borrow::Cow;
-use std::time::SystemTime;
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -131,49 +132,98 @@ impl Reply {
 
     /// Renders the whole answer, head and body.
     pub fn render(&self, framing: Framing) -> Vec<u8> {
+        DATE.with_borrow_mut(|date| self.put_together(framing, date.now()))
+    }
+
+    /// Joins the pieces in one allocation and formats nothing but the length.
+    fn put_together(&self, framing: Framing, date: &str) -> Vec<u8> {
         let length = match framing.body {
             BodyPart::Nothing => 0,
             BodyPart::Whole | BodyPart::Length => self.body.len(),
         };
-        let version = if framing.http_1_0 { "1.0" } else { "1.1" };
+        let version = if framing.http_1_0 { "1.0 " } else { "1.1 " };
         let connection = match (framing.keep_alive && !self.close, framing.http_1_0) {
             (false, _) => "Connection: close\r\n",
             (true, true) => "Connection: keep-alive\r\n",
             (true, false) => "",
         };
-        let allow = match (framing.body, self.status) {
-            (BodyPart::Nothing, _) | (_, 405) => format!("Allow: {ALLOW}\r\n"),
-            _ => String::new(),
+        let [allow, methods, allow_end] = match (framing.body, self.status) {
+            (BodyPart::Nothing, _) | (_, 405) => ["Allow: ", ALLOW, "\r\n"],
+            _ => [""; 3],
         };
         let retry = if self.status == 503 {
             "Retry-After: 1\r\n"
         } else {
             ""
         };
-        let policy = self.policy.map_or(String::new(), |policy| {
-            format!(
-                "Content-Security-Policy: {policy}\r\n\
-                 X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
-            )
+        let [policy, rules, policy_end] = self.policy.map_or([""; 3], |rules| {
+            [
+                "Content-Security-Policy: ",
+                rules,
+                "\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+            ]
         });
-        let head = format!(
-            "HTTP/{version} {} {}\r\n\
-             Server: pgpair\r\n\
-             Date: {}\r\n\
-             Cache-Control: no-store\r\n\
-             Content-Type: {}\r\n\
-             Content-Length: {length}\r\n\
-             {policy}{allow}{retry}{connection}\r\n",
-            self.status,
-            phrase(self.status),
-            httpdate::fmt_http_date(SystemTime::now()),
+        let body = match framing.body {
+            BodyPart::Whole => &*self.body,
+            BodyPart::Length | BodyPart::Nothing => "",
+        };
+        let pieces = [
+            "HTTP/",
+            version,
+            status_line(self.status),
+            "\r\nServer: pgpair\r\nDate: ",
+            date,
+            "\r\nCache-Control: no-store\r\nContent-Type: ",
             self.content_type,
-        );
-        let mut bytes = head.into_bytes();
-        if framing.body == BodyPart::Whole {
-            bytes.extend_from_slice(self.body.as_bytes());
+            "\r\nContent-Length: ",
+            &length.to_string(),
+            "\r\n",
+            policy,
+            rules,
+            policy_end,
+            allow,
+            methods,
+            allow_end,
+            retry,
+            connection,
+            "\r\n",
+            body,
+        ];
+        pieces.concat().into_bytes()
+    }
+}
+
+thread_local! {
+    /// Every thread that answers keeps the date of the last answer.
+    static DATE: RefCell<Date> = const { RefCell::new(Date::new()) };
+}
+
+/// The date as HTTP says it; it changes once a second only.
+struct Date {
+    /// Seconds since 1970 for which `text` is right.
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    const fn new() -> Date {
+        Date {
+            second: 0,
+            text: String::new(),
         }
-        bytes
+    }
+
+    fn now(&mut self) -> &str {
+        self.at(SystemTime::now())
+    }
+
+    fn at(&mut self, now: SystemTime) -> &str {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text = httpdate::fmt_http_date(UNIX_EPOCH + since);
+        }
+        &self.text
     }
 }
 
@@ -183,15 +233,16 @@ fn json(value: &impl Serialize) -> Cow<'static, str> {
     Cow::Owned(text)
 }
 
-fn phrase(status: u16) -> &'static str {
+/// Every status that is ever answered: see `STATUSES` in `counts.rs`.
+fn status_line(status: u16) -> &'static str {
     match status {
-        200 => "OK",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        413 => "Payload Too Large",
-        503 => "Service Unavailable",
-        _ => "Unknown",
+        200 => "200 OK",
+        400 => "400 Bad Request",
+        404 => "404 Not Found",
+        405 => "405 Method Not Allowed",
+        413 => "413 Payload Too Large",
+        503 => "503 Service Unavailable",
+        _ => "500 Internal Server Error",
     }
 }
 
@@ -210,6 +261,42 @@ mod tests {
 
     fn text(reply: &Reply, framing: Framing) -> String {
         String::from_utf8(reply.render(framing)).expect("text")
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_second() {
+        let mut date = Date::new();
+        for (milliseconds, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_777_999, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778_000, "Sun, 06 Nov 1994 08:49:38 GMT"),
+            // A clock that was set back.
+            (784_111_777_500, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ] {
+            let now = UNIX_EPOCH + Duration::from_millis(milliseconds);
+            assert_eq!(date.at(now), expected, "{milliseconds}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_these_bytes() {
+        let reply = Reply {
+            policy: Some("default-src 'none'"),
+            ..Reply::document(503, "text/html", "x")
+        };
+        let framing = Framing {
+            body: BodyPart::Nothing,
+            http_1_0: true,
+            keep_alive: true,
+        };
+        let said = reply.put_together(framing, "today");
+        let expected = "HTTP/1.0 503 Service Unavailable\r\nServer: pgpair\r\nDate: today\r\n\
+            Cache-Control: no-store\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\
+            Content-Security-Policy: default-src 'none'\r\nX-Content-Type-Options: nosniff\r\n\
+            Referrer-Policy: no-referrer\r\nAllow: GET, HEAD, OPTIONS\r\nRetry-After: 1\r\n\
+            Connection: keep-alive\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&said), expected);
     }
 
     #[test]
