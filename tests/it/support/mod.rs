@@ -9,6 +9,7 @@ pub mod http;
 pub mod load;
 pub mod names;
 pub mod packages;
+pub mod play;
 pub mod postgres;
 pub mod probe;
 pub mod process;
