@@ -14,22 +14,27 @@ PLAYBOOK := ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible-pla
 
 # What may be said on the command line: make up PREFIX=other PORT=5001 ARGS='-e postgres_pair_memory=1G'
 INVENTORY ?= ansible/inventories/local
+HERE = $(findstring inventories/local,$(INVENTORY))
 PREFIX ?= pgpair
 PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help up down status test check sbom image bench fuzz
+.PHONY: help provision up down status test check sbom image bench fuzz
 
 help: ## List what there is to do
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+provision: ## Make an EC2 instance (ARGS='-e ec2_instance_admin_cidr=…'); then: make up INVENTORY=ansible/inventories/aws
+	@$(SETUP) ansible
+	@$(PLAYBOOK) -i ansible/inventories/aws/localhost.yml ansible/playbooks/provision.yml -e pgpair_probe_port=$(PORT) $(ARGS)
 
 up: ## Bring up the primary, its standby and the probe, and say how they are
-	@$(SETUP) root build ansible
+	@$(SETUP) $(if $(HERE),root) build ansible
 	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/site.yml $(VARIABLES)
 
 down: ## Take all of it away, data included; asks first (CONFIRM=yes answers)
-	@$(SETUP) root ansible
+	@$(SETUP) $(if $(HERE),root) ansible
 	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(VARIABLES)
 
 status: ## Show the containers and what /ready answers

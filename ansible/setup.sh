@@ -4,7 +4,7 @@
 #   build    the static binary, with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
-#   tests    libpq, by which the tests judge connection strings
+#   tests    libpq, by which the tests judge connection strings, and the mock of AWS that they talk to
 #   sbom     cargo-cyclonedx, in target/tools
 #   fuzz     a nightly compiler and cargo-fuzz, in target/tools
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
@@ -33,6 +33,7 @@ as_user() {
 # Installs Debian packages; says so, as it takes a while.
 packages() {
     command -v apt-get >/dev/null || die "This machine has no apt-get: install $* (or what holds the same), then run this again."
+    [ "$(id -u)" = 0 ] || die "This machine lacks $*: sudo apt-get install $*, then run this again."
     say "Installing $*"
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >.cache/apt.log 2>&1; then
         tail -n 3 .cache/apt.log >&2
@@ -75,7 +76,7 @@ find_python() {
 
 # pip_install NAME FILE: installs what FILE lists unless that very list was installed.
 pip_install() {
-    local stamp=".venv/.$1" sum
+    local stamp=".venv/.${1// /-}" sum
     sum=$(cat ansible/requirements*.txt | sha256sum)
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
     say "Installing $1 into .venv (about a minute)"
@@ -112,6 +113,8 @@ step_sbom() {
 
 step_tests() {
     [[ $(ldconfig -p) == *libpq.so.5* ]] || packages libpq5
+    step_ansible
+    pip_install "the mock of AWS" ansible/requirements-test.txt
 }
 
 # cargo_tool NAME VERSION: installs that very version from crates.io, once.

@@ -1,6 +1,7 @@
 //! What every test uses: PostgreSQL in containers, the probe as a process, and
 //! a client that sees every byte.
 
+pub mod aws;
 pub mod browser;
 pub mod deployment;
 pub mod docker;
