@@ -9,12 +9,14 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SBOM := target/$(TARGET)/pgpair.cdx.json
 TOOLS := PATH="$(CURDIR)/target/tools/bin:$$PATH"
 VENV := $(CURDIR)/.venv
-SETUP := MAKE_GOAL=$(MAKECMDGOALS) ansible/setup.sh
+SETUP = MAKE_GOAL=$(MAKECMDGOALS) PGPAIR_ARCH=$(ARCH) ansible/setup.sh
 PLAYBOOK := ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible-playbook
 
 # What may be said on the command line: make up PREFIX=other PORT=5001 ARGS='-e postgres_pair_memory=1G'
 INVENTORY ?= ansible/inventories/local
 HERE = $(findstring inventories/local,$(INVENTORY))
+# The Docker host's: x86_64 or aarch64.
+ARCH ?= x86_64
 PREFIX ?= pgpair
 PORT ?= 5000
 ARGS ?=

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh STEP...: provides what the Makefile's targets need, and says what it does. A step that has nothing to do is quick and silent.
 #   root     refuses to go on without root
-#   build    the static binary, with Rust's target and the packages that it needs
+#   build    the static binary for PGPAIR_ARCH (x86_64 or aarch64), with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
 #   tests    libpq, by which the tests judge connection strings, and the mock of AWS that they talk to
@@ -11,7 +11,8 @@
 #   bench    wrk, and the server of tests/bench/rival that the probe is measured against
 set -euo pipefail
 cd "$(dirname "$0")/.."
-target=x86_64-unknown-linux-musl
+arch=${PGPAIR_ARCH:-x86_64}
+target=$arch-unknown-linux-musl
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 die() {
@@ -47,13 +48,20 @@ step_root() {
 
 step_build() {
     as_user cargo --version >/dev/null 2>&1 || die "cargo is missing: install Rust as https://rustup.rs says (curl https://sh.rustup.rs -sSf | sh), then run this again."
-    local missing=()
+    local missing=() cross=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
-    command -v musl-gcc >/dev/null || missing+=(musl-tools)
+    case $arch in
+        "$(uname -m)") command -v musl-gcc >/dev/null || missing+=(musl-tools) ;;
+        aarch64)
+            command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+            cross=(CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc)
+            ;;
+        *) die "A probe for $arch cannot be built on $(uname -m): ARCH is x86_64 or aarch64." ;;
+    esac
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     add_target "$target"
     say "Building the probe ($target)"
-    as_user cargo build --release --locked --target "$target" || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
+    as_user env "${cross[@]}" cargo build --release --locked --target "$target" || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
 }
 
 add_target() {
