@@ -62,13 +62,29 @@ const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'pgpair', '')";
 /// earlier and is abandoned then; this lets its thread end some time after.
 const POOL_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Keepalives and the limit on unacknowledged data: they free what hangs on a
-/// host that is really gone. Idle 5 s + 3 probes 2 s apart = 11 s, about as
-/// long as a stuck watcher is left alone.
+/// Keepalives free what hangs on a host that is really gone. Idle 5 s + 3 probes
+/// 2 s apart = 11 s, about as long as a stuck watcher is left alone.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The limit on unacknowledged data. TCP sends again after 0.2 s, 0.4 s, 0.8 s, …:
+/// who waited longer than 3 s would go on waiting for as long again when the
+/// network is back, and a new connection takes a moment. A frozen server's kernel
+/// acknowledges all the same.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Has the server find out by itself that we are gone, as fast as we would: who
+/// vanishes behind a network that drops packets cannot tell it, and each
+/// connection given up that way would be held for hours, out of few.
+const NOTICE_SILENCE: &str = "SET tcp_keepalives_idle = 5; \
+    SET tcp_keepalives_interval = 2; \
+    SET tcp_keepalives_count = 3";
+
+/// The same while it works on a query, or waits for a lock: otherwise each
+/// watcher that was abandoned would leave a server process behind for as long
+/// as that takes. Since PostgreSQL 14.
+const NOTICE_CLOSE: &str = "SET client_connection_check_interval = 1000";
 
 /// Where a server is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,7 +350,15 @@ fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
         Some(tls) if !unix => config.connect(tls.clone()),
         _ => config.connect(NoTls),
     };
-    connected.map_err(|error| failure_of(&error))
+    let mut client = connected.map_err(|error| failure_of(&error))?;
+    for setting in [NOTICE_SILENCE, NOTICE_CLOSE] {
+        match client.batch_execute(setting) {
+            // An older server, or a pooler, need not know it.
+            Err(error) if client.is_closed() || is_fatal(&error) => return Err(failure_of(&error)),
+            _ => {}
+        }
+    }
+    Ok(client)
 }
 
 /// Names the server in `config`; looks its addresses up here, where a failure

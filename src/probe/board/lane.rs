@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Arrival, Rules};
-use crate::probe::node::{Depth, Facts, Failure, Observation, Reason, Replication, What};
+use crate::probe::node::{Depth, Failure, Observation, Reason, Replication, What};
 use crate::probe::pair::Known;
 use crate::probe::verdict::{Sight, Silence};
 
@@ -31,6 +31,9 @@ pub(super) struct Lane {
     not_before: Instant,
     pub under_way: Option<UnderWay>,
     latest: Option<Latest>,
+    /// The latest in which the node told of replication. Shallower ones may
+    /// follow it while a question waits for another node.
+    deep: Option<Latest>,
     /// The last that the node said about replication, and when the round trip
     /// began and ended.
     pub replication: Option<(Arc<Replication>, [Instant; 2])>,
@@ -50,6 +53,7 @@ pub(super) struct UnderWay {
     pub so_far: Option<Failure>,
 }
 
+#[derive(Clone)]
 struct Latest {
     number: u64,
     seen: Observation,
@@ -66,6 +70,7 @@ impl Lane {
             not_before: now,
             under_way: None,
             latest: None,
+            deep: None,
             replication: None,
             held_since: now,
             silent_since: now,
@@ -94,10 +99,14 @@ impl Lane {
     pub(super) fn take_in(&mut self, number: u64, seen: Observation, rules: &Rules) {
         let late = seen.took() > rules.deadline;
         let failed = seen.outcome.is_err();
-        // A failure that took longer than the deadline is no sign of life:
-        // the next one would keep everybody waiting as long again.
-        self.overdue = failed && late;
-        if !self.overdue {
+        // What took longer than the deadline would keep everybody waiting as
+        // long again. So the node stays overdue, and if it did answer it is
+        // asked again at once, in case it is fast by now.
+        self.overdue = late && (failed || !self.commits);
+        if late && !failed {
+            self.due = seen.ended;
+        }
+        if !(late && failed) {
             self.silent_since = seen.ended;
         }
         self.not_before = if self.commits {
@@ -117,7 +126,11 @@ impl Lane {
         if failed {
             self.replication = None;
         }
-        self.latest = Some(Latest { number, seen });
+        let latest = Latest { number, seen };
+        if depth_of(&latest.seen) == Some(Depth::Replication) {
+            self.deep = Some(latest.clone());
+        }
+        self.latest = Some(latest);
     }
 
     pub(super) fn take_over(&mut self, epoch: u64, now: Instant) {
@@ -145,10 +158,12 @@ impl Lane {
 
     /// What a request that arrived then may know of the node.
     pub(super) fn sight(&self, depth: Depth, arrival: Arrival, now: Instant) -> Sight<'_> {
-        let enough = |facts: &Facts| depth == Depth::Role || facts.replication.is_some();
-        let fresh = self.latest.as_ref().filter(|latest| {
-            latest.number > arrival.begun && latest.seen.outcome.as_ref().map_or(true, enough)
-        });
+        let enough = |latest: &&Latest| {
+            // A failure answers every question.
+            latest.number > arrival.begun && depth_of(&latest.seen).is_none_or(|it| it >= depth)
+        };
+        let latest = self.latest.as_ref().filter(enough);
+        let fresh = latest.or(self.deep.as_ref().filter(enough));
         self.sight_of(fresh, arrival, now)
     }
 
@@ -220,4 +235,12 @@ impl Lane {
             so_far: under_way.or(late),
         }
     }
+}
+
+/// How much a node told; `None` if it failed to.
+fn depth_of(seen: &Observation) -> Option<Depth> {
+    seen.facts().map(|facts| match facts.replication {
+        Some(_) => Depth::Replication,
+        None => Depth::Role,
+    })
 }

@@ -144,7 +144,7 @@ fn what_went_wrong_so_far_is_the_reason_when_the_rest_is_late() {
 }
 
 #[test]
-fn a_success_after_the_deadline_ends_the_silence() {
+fn a_success_after_the_deadline_is_followed_up_at_once_and_a_timely_one_ends_the_silence() {
     let board = board(&["a"]);
     sweeping(&board);
     let first = ask(&board, Scope::Pair);
@@ -152,11 +152,15 @@ fn a_success_after_the_deadline_ends_the_silence() {
     assert_eq!(answer(&first).reason, Reason::TimedOut);
     board.publish(0, 0, number, primary());
 
-    let second = ask(&board, Scope::Pair);
-    assert!(unanswered(&second), "a fresh observation is waited for");
+    let second = ask(&board, Scope::Pair).try_recv().expect("at once");
+    assert_eq!(second.reason, Reason::Overdue, "it may be as slow again");
     let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
-    assert!(answer(&second).ok);
+    let third = ask(&board, Scope::Pair);
+    assert!(unanswered(&third), "a fresh observation is waited for");
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    assert!(answer(&third).ok);
     board.close();
 }
 
@@ -254,6 +258,27 @@ fn a_question_about_replication_is_not_settled_by_a_shallow_observation() {
 
     let (_, what) = board.begin(0, 0).expect("somebody waits");
     assert_eq!(what, What::Observe(Depth::Replication));
+}
+
+#[test]
+fn a_question_about_replication_is_not_starved_by_shallow_observations() {
+    let shallow = |outcome: Result<Facts, Failure>| {
+        outcome.map(|facts| Facts {
+            replication: None,
+            ..facts
+        })
+    };
+    let board = board(&["a", "b"]);
+    let asked = ask_for(&board, Ask::Async, Scope::Pair);
+    let slow = begin(&board, 0, 0);
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, standby());
+    assert!(unanswered(&asked), "the other node counts too");
+    let _ready = ask(&board, Scope::Node(1));
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, shallow(standby()));
+    board.publish(0, 0, slow, primary());
+    assert!(!unanswered(&asked), "both have told since it was asked");
 }
 
 #[test]
