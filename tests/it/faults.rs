@@ -6,14 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::load::{self, Load, Sample};
 use crate::support::postgres::conninfo;
-use crate::support::{Pair, Postgres, Probe, eventually, measured, ms, percentile};
-
-/// What may be said about a server that is gone. Which one depends on how far
-/// its going had come.
-const GONE: [&str; 3] = ["refused", "shutting_down", "unresolved"];
-
-/// An answer about a node that is known to be overdue comes at once.
-const AT_ONCE: Duration = ms(5);
+use crate::support::probe::RECOVERY;
+use crate::support::trial::{ALONE, AT_ONCE, BOTH, GONE, SILENT, Says};
+use crate::support::{Pair, Postgres, Probe, Trial, eventually, measured, ms, percentile};
 
 /// The number of requests a second that must not change anything.
 const BUSY: u32 = 1_000;
@@ -24,32 +19,26 @@ const THREADS_LINGER: Duration = Duration::from_secs(10);
 /// One longer than a watcher may be stuck before it is abandoned (10 s).
 const LONGER_THAN_STUCK: Duration = Duration::from_secs(12);
 
+// Rows 1 and 2: the server goes, and comes back.
+
 #[test]
 fn killed_primary_is_not_ready_on_the_very_next_request_and_ready_once_it_is_back() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
-    let _health = probe.watch_health();
-
-    primary.kill();
-    probe.is_not_ready(&GONE);
-
-    primary.start_again();
-    probe.becomes_ready();
-    assert_eq!(primary.pgpair_backends().len(), 1);
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.killed();
+    trial.flips(&fault, Says::alone(GONE));
+    trial.recovers(fault);
 }
 
 #[test]
 fn stopped_primary_is_not_ready_on_the_very_next_request_and_ready_once_it_is_back() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
-    let _health = probe.watch_health();
-
-    primary.stop();
-    probe.is_not_ready(&GONE);
-
-    primary.start_again();
-    probe.becomes_ready();
-    assert_eq!(primary.pgpair_backends().len(), 1);
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.stopped();
+    trial.flips(&fault, Says::alone(GONE));
+    trial.recovers(fault);
 }
 
 #[test]
@@ -172,43 +161,90 @@ fn assert_all_overdue(samples: &[Sample]) {
 }
 
 #[test]
+fn every_process_frozen_by_a_signal_is_overdue_at_once_and_well_when_thawed() {
+    let primary = Postgres::start();
+    let probe = Probe::watching(&primary);
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.frozen();
+    trial.flips(&fault, Says::alone(SILENT));
+    trial.is_overdue_at_once();
+    trial.recovers(fault);
+}
+
+// Row 4.
+
+#[test]
 fn frozen_backend_is_left_behind_and_the_primary_ready_again_within_15_s() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
-    let _health = probe.watch_health();
     let backend = primary.pgpair_backend();
-
-    primary.freeze_backend(backend);
-    probe.is_not_ready(&["timed_out", "overdue"]);
-    probe.becomes_not_ready("overdue");
-    probe.becomes_ready_within(Duration::from_secs(15));
-
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.backend_frozen(backend);
+    trial.flips(&fault, Says::alone(SILENT));
+    trial.is_overdue_at_once();
+    trial.is_well_within(Duration::from_secs(15), fault.since);
     assert!(
         primary.is_frozen(backend),
-        "it was ready because of another backend"
+        "it was well because of another backend"
     );
-    assert!(primary.pgpair_backends().len() <= 2);
-    primary.thaw_backend(backend);
-    eventually(
-        Duration::from_secs(2),
-        "the abandoned connection ends",
-        || (primary.pgpair_backends().len() == 1).then_some(()),
-    );
+    trial.counts_connections();
+    trial.recovers(fault);
 }
+
+// Row 11: nothing is broken, and yet nothing is answered.
+
+#[test]
+fn lock_on_a_catalogue_is_a_silent_server_and_piles_nothing_up() {
+    let (open, shut) = (Postgres::start(), Postgres::start());
+    let (open_probe, shut_probe) = (Probe::watching(&open), Probe::watching(&shut));
+    let mut open_trial = Trial::of(&open_probe, &[&open], ALONE);
+    let mut shut_trial = Trial::of(&shut_probe, &[&shut], ALONE);
+    // The second lets nobody log in either.
+    let open_fault = open.locked("pg_settings");
+    let shut_fault = shut.locked("pg_authid, pg_proc, pg_settings");
+    // Known to the next observation that reads them, which is a second away.
+    let within = Duration::from_secs(2);
+    open_trial.flips_within(within, &open_fault, Says::alone(SILENT));
+    shut_trial.flips_within(within, &shut_fault, Says::alone(SILENT));
+    open_trial.is_overdue_at_once();
+    shut_trial.is_overdue_at_once();
+    // Two watchers are abandoned, one after the other.
+    open_trial.holds(Says::alone(SILENT), LONGER_THAN_STUCK * 2);
+    shut_trial.says(Says::alone(SILENT));
+    open_trial.counts_connections();
+    open_trial.recovers(open_fault);
+    shut_trial.recovers(shut_fault);
+}
+
+#[test]
+fn slow_query_is_a_silent_server_until_it_is_fast_again() {
+    let primary = Postgres::start();
+    primary.may_become_slow();
+    let probe = Probe::watching(&primary);
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.slow();
+    trial.flips(&fault, Says::alone(SILENT));
+    // An answer comes now and then, and always too late.
+    trial.is_overdue_at_once();
+    let samples = Load::during(probe.address, "/ready", 100, 4, Duration::from_secs(10));
+    assert_all_overdue(&samples);
+    trial.counts_connections();
+    trial.recovers(fault);
+}
+
+// Row 10.
 
 #[test]
 fn server_in_crash_recovery_is_starting_and_ready_when_that_ends() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
-    let _health = probe.watch_health();
-
-    primary.hold_in_recovery();
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
+    let fault = primary.held_in_recovery();
+    // How far the restart has come is the machine's affair.
     probe.becomes_not_ready("starting");
-    probe.is_not_ready(&["starting"]);
-
-    primary.let_recovery_end();
-    primary.wait_until_up();
-    probe.becomes_ready();
+    trial.flips(&fault, Says::alone(&["starting"]));
+    trial.holds(Says::alone(&["starting"]), ms(500));
+    trial.recovers(fault);
 }
 
 #[test]
@@ -220,21 +256,30 @@ fn standby_that_lets_nobody_in_is_starting() {
     probe.becomes_not_ready("starting");
 }
 
+// Row 17.
+
 #[test]
 fn standby_promoted_while_the_primary_is_down_is_ready_without_a_restart() {
     let pair = Pair::start();
     let probe = Probe::of(pair.conninfo()).start();
     probe.becomes_ready();
-    let _health = probe.watch_health();
     assert_eq!(probe.ready().json()["node"], pair.primary.name());
+    let mut trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
 
-    pair.primary.kill();
-    probe.is_not_ready(&GONE);
-
+    let fault = pair.primary.killed();
+    let streamed = &["ok", "not_streaming"];
+    trial.flips(&fault, Says([GONE, GONE, streamed]));
     pair.standby.promote();
-    probe.becomes_ready();
+    trial.nodes_are_now(&[&pair.standby]);
+    let promoted = Instant::now();
+    trial.well_is_now(Says([
+        &["ok"],
+        &["ok"],
+        &["timed_out", "overdue", "refused"],
+    ]));
+    trial.is_well_within(RECOVERY, promoted);
     assert_eq!(probe.ready().json()["node"], pair.standby.name());
-    assert_eq!(pair.standby.pgpair_backends().len(), 1);
+    drop(trial);
 }
 
 #[test]
@@ -273,28 +318,4 @@ fn read_only_primary_is_not_ready_until_it_takes_writes_again() {
     primary.sql("ALTER ROLE pgpair SET default_transaction_read_only = on");
     let probe = Probe::of(primary.conninfo()).start();
     probe.is_not_ready(&["read_only"]);
-}
-
-#[test]
-fn container_that_comes_back_at_another_address_is_followed_by_name() {
-    let primary = Postgres::start();
-    let probe = Probe::of(primary.conninfo_by_name()).start_in_container();
-    probe.becomes_ready();
-    let _health = probe.watch_health();
-
-    primary.kill();
-    probe.is_not_ready(&GONE);
-    probe.becomes_not_ready("unresolved");
-
-    let before = primary.address();
-    let primary = primary.move_to_another_address();
-    assert_ne!(primary.address(), before);
-    probe.becomes_ready();
-    assert_eq!(primary.pgpair_backends().len(), 1);
-}
-
-#[test]
-fn name_that_does_not_resolve_is_unresolved() {
-    let probe = Probe::of("host=no-such-host.invalid user=pgpair").start_in_container();
-    probe.is_not_ready(&["unresolved"]);
 }

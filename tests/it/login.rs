@@ -3,10 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use postgres::Client;
 
-use crate::support::{PASSWORD, Postgres, Probe};
+use crate::support::probe::RECOVERY;
+use crate::support::trial::{ALONE, Says, Words};
+use crate::support::{PASSWORD, Postgres, Probe, Trial, ms};
+
+const TOO_MANY: Words = &["too_many_connections"];
 
 fn conninfo(server: &Postgres, rest: &str) -> String {
     let (host, address) = (server.name(), server.address());
@@ -17,39 +22,37 @@ fn conninfo(server: &Postgres, rest: &str) -> String {
 fn who_is_not_let_in_is_told_why_and_let_in_once_that_is_mended() {
     let server = Postgres::start();
     server.sql("CREATE ROLE closed NOLOGIN PASSWORD 'hunter2'");
-    for (login, reason, mend) in [
+    let cases: [(&str, Words, &str); 4] = [
         (
             "user=pgpair dbname=postgres password=hunter2-wrong",
-            "auth_failed",
+            &["auth_failed"],
             "ALTER ROLE pgpair PASSWORD 'hunter2-wrong'",
         ),
         (
             "user=absent dbname=postgres password=hunter2",
-            "auth_failed",
+            &["auth_failed"],
             "CREATE ROLE absent LOGIN PASSWORD 'hunter2'",
         ),
         (
             "user=closed dbname=postgres password=hunter2",
-            "auth_failed",
+            &["auth_failed"],
             "ALTER ROLE closed LOGIN",
         ),
         (
             "user=absent dbname=missing password=hunter2",
-            "error",
+            &["error"],
             "CREATE DATABASE missing",
         ),
-    ] {
+    ];
+    for (login, reason, mend) in cases {
         let probe = Probe::of(conninfo(&server, login)).start();
-        let health = probe.watch_health();
-        let answer = probe.is_not_ready(&[reason]);
-        assert!(
-            !answer.body.contains("absent"),
-            "a role's name: {}",
-            answer.body
-        );
+        let mut trial = Trial::of_ill(&probe, &[&server], ALONE);
+        for answer in trial.says(Says([reason; 3])) {
+            let said = answer.body;
+            assert!(!said.contains("absent"), "a role's name: {said}");
+        }
         server.sql(mend);
-        probe.becomes_ready();
-        drop(health);
+        trial.is_well_within(RECOVERY, Instant::now());
     }
 }
 
@@ -72,10 +75,10 @@ fn role_without_a_connection_left_is_told_so() {
     let server = Postgres::start();
     server.sql("ALTER ROLE pgpair CONNECTION LIMIT 0");
     let probe = Probe::of(server.conninfo()).start();
-    let _health = probe.watch_health();
-    probe.is_not_ready(&["too_many_connections"]);
+    let mut trial = Trial::of_ill(&probe, &[&server], ALONE);
+    trial.holds(Says([TOO_MANY; 3]), ms(500));
     server.sql("ALTER ROLE pgpair CONNECTION LIMIT 1");
-    probe.becomes_ready();
+    trial.is_well_within(RECOVERY, Instant::now());
 }
 
 #[test]
@@ -88,10 +91,10 @@ fn server_without_a_connection_left_is_told_so_and_ready_when_one_is_free() {
     // The last one is the superuser's.
     let others: Vec<Client> = (0..4).map(|_| server.client()).collect();
     let probe = Probe::of(server.conninfo()).start();
-    let _health = probe.watch_health();
-    probe.is_not_ready(&["too_many_connections"]);
+    let mut trial = Trial::of_ill(&probe, &[&server], ALONE);
+    trial.holds(Says([TOO_MANY; 3]), ms(500));
     drop(others);
-    probe.becomes_ready();
+    trial.is_well_within(RECOVERY, Instant::now());
 }
 
 fn write_passfile(path: &Path, server: &Postgres, password: &str) {

@@ -5,15 +5,16 @@
 
 mod support;
 
-mod aws;
 mod cli;
 mod clients;
+mod clock;
 mod deploy;
 mod faults;
 mod fuzz;
 mod hostile;
 mod load;
 mod login;
+mod network;
 mod probes;
 mod renewal;
 mod replication;

@@ -13,12 +13,11 @@ use crate::support::load::{self, Load};
 use crate::support::postgres::conninfo;
 use crate::support::probe::{binary, pgpair};
 use crate::support::replication::{Foreign, NOT_WHOLE, SERVER, TOLD_WITHIN, WHOLE, run_status};
+use crate::support::trial::{ALONE, BOTH, CONNECTIONS_AT_MOST};
 use crate::support::{
-    PASSWORD, Pair, Postgres, Probe, eventually, measured, ms, percentile, process,
+    PASSWORD, Pair, Postgres, Probe, Trial, eventually, measured, ms, percentile, process,
+    seconds_by,
 };
-
-/// The connections that the probe may hold to a node: one to ask, one to commit.
-const CONNECTIONS_AT_MOST: usize = 2;
 
 /// WAL that is more than anything that servers write by themselves.
 const MUCH: u64 = 2 * 1024 * 1024;
@@ -249,7 +248,7 @@ fn without_pg_monitor_lag_is_absent_and_the_standby_no_replica() {
     pair.primary.sql("REVOKE pg_monitor FROM pgpair");
     pair.caught_up();
     let probe = pair.probe();
-    let _health = probe.watch_health();
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], ALONE);
     probe.says("/primary", 200, "ok");
     for path in [
         "/replica",
@@ -303,8 +302,8 @@ fn assert_lag_is_never_zero(probe: &Probe) {
 fn standby_without_a_connection_left_is_no_replica_and_costs_the_pair_nothing_else() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
-    let _health = probe.watch_health();
     probe.says("/ready?write", 200, "ok");
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
 
     // The standby takes none any more; those to the primary are open.
     pair.primary.sql("ALTER ROLE pgpair CONNECTION LIMIT 0");
@@ -339,8 +338,8 @@ fn standby_without_a_connection_left_is_no_replica_and_costs_the_pair_nothing_el
 fn stalled_flush_stalls_the_commit_and_nothing_else() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
-    let _health = probe.watch_health();
     probe.says("/ready?write", 200, "ok");
+    let mut trial = Trial::of(&probe, &[&primary], ALONE);
     // The server process of the commit, caught where a dead disk would hold it.
     let pid: i32 = primary
         .sql(
@@ -356,10 +355,9 @@ fn stalled_flush_stalls_the_commit_and_nothing_else() {
     });
     for _ in 0..20 {
         probe.says("/ready?write", 503, "write_stalled");
-        probe.says("/ready", 200, "ok");
-        probe.says("/primary", 200, "ok");
+        trial.says(ALONE);
     }
-    assert!(primary.pgpair_backends().len() <= CONNECTIONS_AT_MOST);
+    trial.counts_connections();
     primary.thaw_backend(pid);
     probe.comes_to_say("/ready?write", 200, "ok");
 }
@@ -401,9 +399,9 @@ fn synchronous_standby_that_is_gone_stalls_writes_and_piles_nothing_up() {
     let pair = Pair::start();
     pair.primary.set("synchronous_standby_names", "*");
     let probe = pair.probe_when_well();
-    let _health = probe.watch_health();
     probe.comes_to_say("/sync", 200, "ok");
     probe.says("/ready?write", 200, "ok");
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
 
     pair.standby.stop();
     // A commit that began before may still be told for a second.
@@ -499,6 +497,7 @@ fn killed_standby_degrades_the_pair_and_slows_nothing() {
     let probe = pair.probe_when_well();
     // Which word depends on how far its going had come.
     let gone = ["refused", "shutting_down", "timed_out"];
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
     without_the_standby(&probe, || pair.standby.kill(), &gone);
     pair.standby.start_again();
     pair.streams();
@@ -510,6 +509,7 @@ fn killed_standby_degrades_the_pair_and_slows_nothing() {
 fn frozen_standby_degrades_the_pair_and_slows_nothing() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
     without_the_standby(&probe, || pair.standby.pause(), &["timed_out"]);
     probe.says("/replica", 503, "overdue");
     pair.standby.unpause();
@@ -524,7 +524,6 @@ fn without_the_standby(probe: &Probe, fault: impl FnOnce(), reasons: &[&str]) {
         assert!(load::answers(&samples).all(|answer| answer.status == 200));
         percentile(load::answers(&samples).map(|answer| answer.took), 0.5)
     };
-    let _health = probe.watch_health();
     let with = median();
     fault();
     probe.tells("degraded");
@@ -552,7 +551,7 @@ fn without_the_standby(probe: &Probe, fault: impl FnOnce(), reasons: &[&str]) {
 fn standby_whose_receiver_is_down_is_no_replica_and_its_lag_is_never_zero() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
-    let _health = probe.watch_health();
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
     pair.cut_replication();
     probe.comes_to_say("/replica", 503, "not_streaming");
     probe.tells("degraded");
@@ -659,7 +658,8 @@ fn idle_pair_has_no_lag_however_long_it_is_idle() {
     eventually(TOLD_WITHIN, "nothing is missing", || {
         (probe.node("b")["lag_bytes"] == 0).then_some(())
     });
-    let until = Instant::now() + Duration::from_secs(10);
+    let seconds = seconds_by("PGPAIR_TEST_IDLE_SECONDS", 10);
+    let until = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < until {
         let node = probe.node("b");
         assert_eq!(node["lag_bytes"], 0, "{node}");
@@ -679,7 +679,7 @@ fn idle_pair_has_no_lag_however_long_it_is_idle() {
 fn promoted_standby_beside_the_living_primary_is_a_split_brain() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
-    let _health = probe.watch_health();
+    let _trial = Trial::of(&probe, &[&pair.primary, &pair.standby], BOTH);
     pair.standby.promote();
     probe.tells("split_brain");
     assert_split(&probe);

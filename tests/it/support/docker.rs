@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::eventually;
 use super::process::{self, Outcome};
 
 const LABEL: &str = "org.pgpair.test";
@@ -234,11 +235,31 @@ impl Container {
     }
 
     pub fn pause(&self) {
-        docker(&["pause", &self.name]);
+        // On a busy machine the kernel may not come to freeze them all in time.
+        eventually(PATIENCE, "the container is paused", || {
+            let done = try_docker(&["pause", &self.name], b"");
+            done.status.success().then_some(())
+        });
     }
 
     pub fn unpause(&self) {
         docker(&["unpause", &self.name]);
+    }
+
+    /// Leaves the run's network.
+    pub fn disconnect(&self) {
+        docker(&["network", "disconnect", &this_run().network, &self.name]);
+    }
+
+    /// Comes back to the run's network, at its address and known there by these
+    /// names too.
+    pub fn connect(&self, aliases: &[&str]) {
+        let ip = self.address.to_string();
+        let mut arguments = vec!["network", "connect", "--ip", &ip];
+        for alias in aliases {
+            arguments.extend(["--alias", alias]);
+        }
+        docker(&[&arguments[..], &[&this_run().network, &self.name]].concat());
     }
 
     /// Runs a shell script inside, as `user`, with `input` on its stdin.

@@ -1,27 +1,30 @@
 //! What every test uses: PostgreSQL in containers, the probe as a process, and
 //! a client that sees every byte.
 
-pub mod aws;
 pub mod browser;
 pub mod deployment;
 pub mod docker;
 pub mod fake;
+pub mod fault;
 pub mod http;
 pub mod load;
 pub mod names;
 pub mod packages;
-pub mod play;
 pub mod postgres;
 pub mod probe;
 pub mod process;
+pub mod proxy;
 pub mod replication;
 pub mod tls;
+pub mod trial;
 
+use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use postgres::{Pair, Postgres};
 pub use probe::Probe;
+pub use trial::Trial;
 
 /// Every password in the tests is this or contains it, so that one search
 /// finds any that leaks.
@@ -32,6 +35,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+/// Returns the seconds that a variable gives a test; longer than CI has time for.
+pub fn seconds_by(variable: &str, default: u64) -> u64 {
+    env::var(variable).map_or(default, |text| {
+        let seconds = text.parse();
+        seconds.unwrap_or_else(|error| panic!("{variable}={text:?}: {error}"))
+    })
 }
 
 /// Tries until `look` finds something; fails the test when it never does.

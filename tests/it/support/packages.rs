@@ -14,12 +14,13 @@ use tempfile::TempDir;
 
 use super::process::{self, Outcome};
 
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "haproxy",
     "prometheus",
     "chromium",
     "chromium-driver",
     "curl",
+    "libfaketime",
 ];
 
 /// A slow mirror, and a hundred megabytes.
@@ -122,6 +123,15 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Outcome {
         input.as_bytes(),
         RUN_AT_MOST,
     )
+}
+
+/// Returns the file of this name that a package has brought.
+pub fn file_of(package: &str, name: &str) -> String {
+    require();
+    let listed = apt(Command::new("dpkg-query").args(["--listfiles", package]));
+    let mut files = listed.stdout.lines().filter(|path| path.ends_with(name));
+    let found = files.next().map(str::to_owned);
+    found.unwrap_or_else(|| panic!("the package {package} has no {name}"))
 }
 
 /// Returns a port of the loopback that was free a moment ago.

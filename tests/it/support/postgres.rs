@@ -130,7 +130,12 @@ impl Postgres {
         format!("host={host} user=pgpair password={PASSWORD} dbname=postgres sslmode=disable")
     }
 
-    // Faults, and their ends.
+    /// Returns the container it runs in.
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    // Faults, and their ends; as guards in `support/fault.rs`.
 
     /// Ends the server as a power failure would.
     pub fn kill(&self) {

@@ -50,6 +50,7 @@ pub fn pgpair() -> Command {
 
 /// What to start a probe with.
 pub struct Recipe {
+    program: String,
     conninfo: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
@@ -75,6 +76,13 @@ impl Recipe {
     /// Adds a variable to the otherwise empty environment.
     pub fn variable(mut self, name: &str, value: &str) -> Recipe {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs cargo's own build, which loads shared libraries as any program does;
+    /// the static one does not.
+    pub fn of_cargo(mut self) -> Recipe {
+        self.program = env!("CARGO_BIN_EXE_pgpair").to_owned();
         self
     }
 
@@ -106,7 +114,12 @@ impl Recipe {
     }
 
     fn command(&self) -> Command {
-        let words: Vec<String> = self.wrapper.iter().cloned().chain([binary()]).collect();
+        let words: Vec<String> = self
+            .wrapper
+            .iter()
+            .cloned()
+            .chain([self.program.clone()])
+            .collect();
         let mut command = Command::new(&words[0]);
         command
             .env_clear()
@@ -137,7 +150,7 @@ impl Recipe {
     pub fn start_unread(self) -> (Probe, BufReader<PipeReader>) {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let child = self.command().stderr(writer).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", binary()));
+        let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", self.program));
         // One byte at a time: what follows the line is another's to read.
         let mut stderr = BufReader::with_capacity(1, reader);
         let mut log = String::new();
@@ -240,6 +253,7 @@ impl Probe {
     /// Begins a recipe for a probe with this connection string.
     pub fn of(conninfo: impl Into<String>) -> Recipe {
         Recipe {
+            program: binary(),
             conninfo: conninfo.into(),
             arguments: Vec::new(),
             variables: Vec::new(),
@@ -363,6 +377,17 @@ impl Probe {
     /// Returns its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         1024 * self.status_field("VmRSS:")
+    }
+
+    /// Returns the processor time that it has used so far, to 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("it is running");
+        // The name, in parentheses, may hold anything.
+        let (_, rest) = stat.rsplit_once(')').expect("a name");
+        let ticks = rest.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|it| it.parse::<u64>().expect("a number")).sum();
+        ms(ticks * 1_000 / rustix::param::clock_ticks_per_second())
     }
 
     pub fn threads(&self) -> u64 {
