@@ -5,6 +5,7 @@
 
 mod support;
 
+mod aws;
 mod cli;
 mod clients;
 mod clock;

@@ -1,5 +1,5 @@
-//! The only file that runs ansible-playbook: a pair of a test's own, brought up
-//! as `make up` does it, and nothing left of it afterwards.
+//! A pair of a test's own on this machine, brought up as `make up` does it, and
+//! nothing left of it afterwards.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::docker::{docker, try_docker};
+use super::play::Play;
 use super::{eventually, http, process};
 
 /// What every prefix of a test begins with; the process id follows.
@@ -27,9 +28,6 @@ const SRV: &str = "/srv";
 
 /// Marks the containers and networks of a pair; the value is its prefix.
 const LABEL: &str = "org.pgpair.project";
-
-/// Longest that a playbook may take: ten times what it takes on two idle cores.
-const PLAY_AT_MOST: Duration = Duration::from_secs(600);
 
 /// Longest that PostgreSQL may take to start or to stream again, on a machine
 /// that is very busy.
@@ -127,17 +125,11 @@ impl Deployment {
             .args(arguments)
             .current_dir(checkout())
             .env("ANSIBLE_CONFIG", "ansible/ansible.cfg");
-        let done = process::run(&mut command, b"", PLAY_AT_MOST);
+        let play = Play::run(&mut command, "localhost");
         let words = arguments.join(" ");
         eprintln!("{playbook} {words}: {:?}", began.elapsed());
-        let play = Play {
-            code: done.code(),
-            stdout: done.stdout,
-            stderr: done.stderr,
-        };
         for secret in secrets_before.iter().chain(&self.secrets()) {
-            let told = play.stdout.contains(secret) || play.stderr.contains(secret);
-            assert!(!told, "{playbook} {words} tells a password");
+            assert!(!play.tells(secret), "{playbook} {words} tells a password");
         }
         play
     }
@@ -342,63 +334,6 @@ impl Drop for Deployment {
     }
 }
 
-/// How a playbook ended and what it said.
-#[derive(Debug)]
-pub struct Play {
-    code: i32,
-    pub stdout: String,
-    stderr: String,
-}
-
-impl Play {
-    /// Checks that it succeeded; returns how many tasks changed something.
-    pub fn changed(&self) -> u32 {
-        assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
-        let recap = self
-            .stdout
-            .rsplit("PLAY RECAP")
-            .next()
-            .expect("at least one");
-        let mut words = recap.split_whitespace();
-        let count = words.find_map(|word| word.strip_prefix("changed="));
-        count.and_then(|count| count.parse().ok()).expect("a recap")
-    }
-
-    /// Checks that it succeeded and changed nothing.
-    pub fn changed_nothing(&self) {
-        let changes: Vec<&str> = self
-            .stdout
-            .lines()
-            .filter(|line| line.starts_with("changed:"))
-            .collect();
-        assert_eq!(self.changed(), 0, "{changes:#?} in\n{}", self.stdout);
-    }
-
-    /// Checks that it refused, and that its last line says so with all of
-    /// these words; no other line on stderr but Ansible's own warnings.
-    pub fn refused(&self, words: &[&str]) {
-        let told = format!("{}\n{}", self.stdout, self.stderr);
-        assert_ne!(self.code, 0, "not refused: {told}");
-        let lines: Vec<&str> = self
-            .stderr
-            .lines()
-            .filter(|line| !line.is_empty())
-            .collect();
-        let last = lines
-            .last()
-            .unwrap_or_else(|| panic!("no last line: {told}"));
-        assert!(last.starts_with("localhost: "), "{last:?} in {told}");
-        let others = lines
-            .iter()
-            .filter(|line| line.starts_with("localhost: "))
-            .count();
-        assert_eq!(others, 1, "one line says it: {told}");
-        for word in words {
-            assert!(last.contains(word), "{word:?} is not in {last:?}");
-        }
-    }
-}
-
 /// Every file, container and network of a pair, by name, with what would
 /// change if it were touched.
 #[derive(PartialEq)]
@@ -437,7 +372,7 @@ fn files_below(path: &Path, facts: &mut BTreeMap<String, String>) {
 
 /// Returns a port that nobody has and no other test gets. It lies below those
 /// that the kernel gives to connections, so that none takes it meanwhile.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const PORTS: Range<u16> = 20_000..30_000;
     static TURN: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() % 10_000) as u16;
@@ -464,7 +399,11 @@ fn sweep() {
             && !Path::new("/proc").join(pid).exists()
         {
             let mut command = Command::new("sh");
-            process::run(command.args(["-c", REMOVE, "sh", &name]), b"", PLAY_AT_MOST);
+            process::run(
+                command.args(["-c", REMOVE, "sh", &name]),
+                b"",
+                POSTGRES_AT_MOST,
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What every test uses: PostgreSQL in containers, the probe as a process, and
 //! a client that sees every byte.
 
+pub mod aws;
 pub mod browser;
 pub mod deployment;
 pub mod docker;
@@ -10,6 +11,7 @@ pub mod http;
 pub mod load;
 pub mod names;
 pub mod packages;
+pub mod play;
 pub mod postgres;
 pub mod probe;
 pub mod process;
