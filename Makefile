@@ -13,7 +13,13 @@ SETUP = MAKE_GOAL=$(MAKECMDGOALS) PGPAIR_ARCH=$(ARCH) ansible/setup.sh
 PLAYBOOK := ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible-playbook
 
 # What may be said on the command line: make up PREFIX=other PORT=5001 ARGS='-e postgres_pair_memory=1G'
+# make up HOST=admin@203.0.113.10 brings it up there; without a HOST it is this machine.
+ifeq ($(origin HOST),command line)
+INVENTORY ?= ansible/inventories/ssh
+export PGPAIR_HOST := $(HOST)
+else
 INVENTORY ?= ansible/inventories/local
+endif
 HERE = $(findstring inventories/local,$(INVENTORY))
 # The Docker host's: x86_64 or aarch64.
 ARCH ?= x86_64
@@ -40,8 +46,12 @@ down: ## Take all of it away, data included; asks first (CONFIRM=yes answers)
 	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(VARIABLES)
 
 status: ## Show the containers and what /ready answers
+ifeq ($(HERE),)
+	@ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible -i $(INVENTORY) docker_hosts -m ansible.builtin.command -a 'pgpair status http://localhost:$(PORT)'
+else
 	@docker ps --all --filter label=org.pgpair.project=$(PREFIX) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'
 	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
+endif
 
 test: ## Set up all that the tests need, and run them
 	@$(SETUP) root build ansible tests engine

@@ -12,6 +12,7 @@ mod clock;
 mod deploy;
 mod faults;
 mod fuzz;
+mod host;
 mod hostile;
 mod load;
 mod login;

@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod docker;
 pub mod fake;
 pub mod fault;
+pub mod host;
 pub mod http;
 pub mod load;
 pub mod names;
