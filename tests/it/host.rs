@@ -39,6 +39,7 @@ fn host_comes_up_over_ssh_outlives_a_reboot_and_keeps_its_owners_say() {
     host.site(&[]).changed_nothing();
     reboot_brings_the_same_pair_back(&host);
     host.site(&["--check"]).changed_nothing();
+    another_binary_is_foreseen(&host);
     one_gibibyte_is_enough(&host);
     teardown_leaves_nothing(&host);
 }
@@ -196,6 +197,17 @@ fn reboot_brings_the_same_pair_back(host: &Host) {
         let log = host.run(&format!("docker logs pgpair-{node} 2>&1"));
         assert!(!log.contains("not properly shut down"), "{node}: {log}");
     }
+}
+
+fn another_binary_is_foreseen(host: &Host) {
+    let image = "docker inspect -f '{{.Image}}' pgpair-probe; sha256sum /usr/local/bin/pgpair";
+    let before = host.run(image);
+    let other = checkout().join("Cargo.toml");
+    let other = format!("pgpair_probe_binary={}", other.display());
+    let play = host.site(&["--check", "--tags", "pgpair_probe", "-e", &other]);
+    assert!(play.changed() > 0);
+    assert!(play.tells("would be built"), "{}", play.stdout);
+    assert_eq!(host.run(image), before);
 }
 
 fn one_gibibyte_is_enough(host: &Host) {

@@ -58,6 +58,16 @@ impl Host {
         let container = Container::run(run.new_name(), run.new_address(), &image, &options, &[]);
         let host = Host { container, files };
         host.belongs_to_controller(host.files.path());
+        // Copies, which no build replaces meanwhile.
+        let binary = PathBuf::from(required("PGPAIR_TEST_BINARY"));
+        for (from, name) in [
+            (checkout().join("Cargo.toml"), "Cargo.toml"),
+            (checkout().join("Dockerfile.musl"), "Dockerfile.musl"),
+            (binary, "pgpair"),
+        ] {
+            fs::copy(&from, host.files.path().join(name))
+                .unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        }
         let key = host.new_key("key");
         let authorise = "cat >/home/admin/.ssh/authorized_keys
             chown admin: /home/admin/.ssh/authorized_keys";
@@ -108,9 +118,10 @@ impl Host {
             .arg(home.join("key"))
             .args(["-e", &format!("pgpair_probe_port={PORT}")])
             .args(["-e", "pgpair_probe_address=0.0.0.0"])
+            .args(["-e", &format!("pgpair_probe_source={}", home.display())])
             .args([
                 "-e",
-                &format!("pgpair_probe_binary={}", required("PGPAIR_TEST_BINARY")),
+                &format!("pgpair_probe_binary={}/pgpair", home.display()),
             ])
             .args(arguments)
             .current_dir(checkout())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::process;
 
 /// Longest that a playbook may take: ten times what it takes on two idle cores.
-const PLAY_AT_MOST: Duration = Duration::from_secs(600);
+const PLAY_AT_MOST: Duration = Duration::from_secs(900);
 
 /// How a playbook ended and what it said.
 #[derive(Debug)]
