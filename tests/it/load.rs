@@ -1,7 +1,7 @@
 //! What many requests cost PostgreSQL and the probe.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::http::request;
 use crate::support::load::{self, Load};
@@ -12,8 +12,10 @@ use crate::support::{Postgres, Probe, ms};
 /// Resident memory of the binary that is shipped, under load.
 const RESIDENT_AT_MOST: u64 = 5 * 1024 * 1024;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 #[test]
-fn thousand_requests_a_second_cost_one_connection_and_little_memory() {
+fn thousand_requests_a_second_for_a_minute_cost_one_connection_and_little_memory() {
     let primary = Postgres::start();
     let probe = Probe::watching(&primary);
     let health = probe.watch_health();
@@ -23,7 +25,8 @@ fn thousand_requests_a_second_cost_one_connection_and_little_memory() {
     let only = backends(&mut client);
     assert_eq!(only.len(), 1);
     let mut most_resident = 0;
-    for _ in 0..100 {
+    let began = Instant::now();
+    while began.elapsed() < MINUTE {
         assert_eq!(
             backends(&mut client),
             only,
@@ -37,7 +40,7 @@ fn thousand_requests_a_second_cost_one_connection_and_little_memory() {
 
     assert!(load::answers(&samples).all(|answer| answer.status == 200));
     assert!(
-        samples.len() > 4_000,
+        samples.len() > 48_000,
         "the load was no load: {}",
         samples.len()
     );

@@ -9,6 +9,7 @@ mod aws;
 mod cli;
 mod clients;
 mod clock;
+mod crowd;
 mod deploy;
 mod faults;
 mod fuzz;

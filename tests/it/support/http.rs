@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 
 use super::PASSWORD;
@@ -179,6 +180,11 @@ impl Connection {
     /// Says whether no part of an answer is here.
     pub fn is_untouched(&self) -> bool {
         self.unread.is_empty()
+    }
+
+    /// Ends the connection the rude way.
+    pub fn reset(self) {
+        set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket");
     }
 
     /// Says that nothing more will be sent.

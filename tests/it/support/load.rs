@@ -81,6 +81,13 @@ pub fn answers(samples: &[Sample]) -> impl Iterator<Item = &Answer> {
     })
 }
 
+/// Returns the answers of those requests that got one.
+pub fn answers_that_came(samples: &[Sample]) -> impl Iterator<Item = &Answer> {
+    samples
+        .iter()
+        .filter_map(|sample| sample.answer.as_ref().ok())
+}
+
 #[derive(Clone, Copy)]
 struct Schedule {
     first: Instant,
