@@ -51,6 +51,9 @@ fn pair_comes_up_from_nothing_stays_whole_and_goes_without_a_trace() {
     probe_that_dies_is_started_again(&pair);
     restarts_in_every_order_keep_the_primary(&pair, "a");
     second_run_changes_nothing_and_tells_no_secret(&pair);
+    certificates_are_renewed_before_their_end_without_a_restart(&pair);
+    passwords_are_rotated_by_another_run_without_a_restart(&pair);
+    pair.site(&[]).changed_nothing();
     promoted_standby_is_found_on_the_disks(&pair);
     restarts_in_every_order_keep_the_primary(&pair, "b");
     pair.site(&[]).changed_nothing();
@@ -191,6 +194,101 @@ fn second_run_changes_nothing_and_tells_no_secret(pair: &Deployment) {
     assert!(play.stdout.contains(&words), "{}", play.stdout);
 }
 
+/// Which container it is, and since when it runs.
+fn identity(pair: &Deployment, node: &str) -> (Value, Value) {
+    let about = pair.inspect(node);
+    (about["Id"].clone(), about["State"]["StartedAt"].clone())
+}
+
+fn identities(pair: &Deployment) -> [(Value, Value); 3] {
+    ["a", "b", "probe"].map(|node| identity(pair, node))
+}
+
+fn certificates_are_renewed_before_their_end_without_a_restart(pair: &Deployment) {
+    let (before, containers) = (served_serials(pair), identities(pair));
+    let script = pair.root.join("certificates");
+    let renew = |renew_days: &str| {
+        let owner = ["999", "999", "365", renew_days];
+        let mut command = Command::new(&script);
+        command.arg("renew").arg(&pair.root).arg(&pair.prefix);
+        let done = process::run(command.args(owner), b"", Duration::from_secs(30));
+        assert!(done.status.success(), "{}", done.stderr);
+        done.stdout
+    };
+    assert_eq!(renew("90"), "", "a year is left");
+    let said = renew("364");
+    for node in ["a", "b"] {
+        let words = format!("renewed the certificate of {node}, good for 365 days");
+        assert!(said.contains(&words), "{said}");
+    }
+    eventually(RECOVERY, "both serve the new ones", || {
+        let now = served_serials(pair);
+        (now[0] != before[0] && now[1] != before[1]).then_some(())
+    });
+    assert_eq!(identities(pair), containers, "nothing was restarted");
+
+    // Who connects anew verifies them.
+    let reconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE usename IN ('pgpair', 'replicator')";
+    pair.sql("a", reconnect);
+    ready_again(pair);
+    pair.has_primary("a");
+}
+
+/// The serial numbers of the certificates that the nodes answer with.
+fn served_serials(pair: &Deployment) -> [String; 2] {
+    ["a", "b"].map(|node| {
+        let networks = pair.inspect(node)["NetworkSettings"]["Networks"].take();
+        let address = networks[&pair.prefix]["IPAddress"].clone();
+        let address = address.as_str().expect("it runs");
+        let script = format!(
+            "openssl s_client -starttls postgres -connect {address}:5432 </dev/null 2>/dev/null \
+             | openssl x509 -noout -serial"
+        );
+        let mut shell = Command::new("sh");
+        let done = process::run(shell.args(["-c", &script]), b"", Duration::from_secs(10));
+        assert!(done.stdout.starts_with("serial="), "{}", done.stderr);
+        done.stdout
+    })
+}
+
+fn passwords_are_rotated_by_another_run_without_a_restart(pair: &Deployment) {
+    let (before, containers) = (pair.secrets(), identities(pair));
+    let play = pair.site(&[
+        "-e",
+        "postgres_pair_rotate=replicator,pgpair,app",
+        "-vvv",
+        "--diff",
+    ]);
+    assert!(play.changed() > 0);
+    let after = pair.secrets();
+    assert_eq!(after.len(), before.len());
+    assert!(after.iter().all(|secret| !before.contains(secret)));
+    assert_eq!(identities(pair), containers, "nothing was restarted");
+    no_secret_is_to_be_seen(pair);
+
+    let reconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE usename IN ('pgpair', 'replicator')";
+    pair.sql("a", reconnect);
+    ready_again(pair);
+    pair.has_primary("a");
+    application_logs_in(pair);
+}
+
+/// As an application does: over TLS, by the nodes' names, with its password.
+fn application_logs_in(pair: &Deployment) {
+    let (a, b) = (pair.container("a"), pair.container("b"));
+    let conninfo = format!(
+        "host={b},{a} user=app dbname=app target_session_attrs=read-write \
+         sslmode=verify-full sslrootcert=/etc/postgresql/ca.crt"
+    );
+    let script =
+        format!("read -r PGPASSWORD; export PGPASSWORD; psql -Atc 'SELECT 1' '{conninfo}'");
+    let password = fs::read(pair.root.join("secrets/app")).expect("readable");
+    let arguments = ["exec", "--interactive", &a, "sh", "-ec", &script];
+    assert_eq!(docker::docker_with(&arguments, &password), "1");
+}
+
 /// As an operator would without further tools: stop the primary, fence it,
 /// promote the standby.
 fn promoted_standby_is_found_on_the_disks(pair: &Deployment) {
@@ -198,23 +296,16 @@ fn promoted_standby_is_found_on_the_disks(pair: &Deployment) {
     make_standby(&pair.data("a"));
     assert_eq!(pair.sql("b", "SELECT pg_promote()"), "t");
     pair.sql("b", "INSERT INTO rows VALUES ('b')");
-    let identity = |node| {
-        let about = pair.inspect(node);
-        (about["Id"].clone(), about["State"]["StartedAt"].clone())
-    };
-    let (a, b, probe) = (identity("a"), identity("b"), identity("probe"));
+    let [a, b, probe] = identities(pair);
 
     let play = pair.site(&[]);
     // The fenced node was started, and got its slot.
     assert!(play.changed() > 0);
     let words = format!("primary: {}", pair.container("b"));
     assert!(play.stdout.contains(&words), "{}", play.stdout);
-    assert_eq!(identity("a").0, a.0, "the same container");
-    assert_eq!(
-        (identity("b"), identity("probe")),
-        (b, probe),
-        "not touched"
-    );
+    let now = identities(pair);
+    assert_eq!(now[0].0, a.0, "the same container");
+    assert_eq!((&now[1], &now[2]), (&b, &probe), "not touched");
     pair.has_primary("b");
     has_every_row(pair, "a");
     // The slot of its time as primary would hold WAL back for ever.
