@@ -207,18 +207,18 @@ fn identities(pair: &Deployment) -> [(Value, Value); 3] {
 fn certificates_are_renewed_before_their_end_without_a_restart(pair: &Deployment) {
     let (before, containers) = (served_serials(pair), identities(pair));
     let script = pair.root.join("certificates");
-    let renew = |renew_days: &str| {
-        let owner = ["999", "999", "365", renew_days];
+    let renew = |days: &str, renew_days: &str| {
+        let numbers = ["999", "999", days, renew_days];
         let mut command = Command::new(&script);
         command.arg("renew").arg(&pair.root).arg(&pair.prefix);
-        let done = process::run(command.args(owner), b"", Duration::from_secs(30));
+        let done = process::run(command.args(numbers), b"", Duration::from_secs(30));
         assert!(done.status.success(), "{}", done.stderr);
         done.stdout
     };
-    assert_eq!(renew("90"), "", "a year is left");
-    let said = renew("364");
+    assert_eq!(renew("365", "90"), "", "a year is left");
+    let said = renew("400", "399");
     for node in ["a", "b"] {
-        let words = format!("renewed the certificate of {node}, good for 365 days");
+        let words = format!("renewed the certificate of {node}, good for 400 days");
         assert!(said.contains(&words), "{said}");
     }
     eventually(RECOVERY, "both serve the new ones", || {
