@@ -28,7 +28,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help provision up down status test check sbom image bench fuzz
+.PHONY: help provision up down status test soak check sbom image bench fuzz
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -59,6 +59,12 @@ test: ## Set up all that the tests need, and run them
 	PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
 	cargo test --locked $(ARGS)
+
+soak: ## Have faults come and go, SECONDS=600 long (SEED=… for the same again), and hold every answer against an observer's
+	@$(SETUP) root build ansible tests engine
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) \
+	PGPAIR_TEST_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),PGPAIR_TEST_SOAK_SEED=$(SEED)) \
+	cargo test --locked --test it soak::every -- --nocapture
 
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint

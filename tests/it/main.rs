@@ -22,4 +22,5 @@ mod probes;
 mod renewal;
 mod replication;
 mod shutdown;
+mod soak;
 mod tls;

@@ -4,7 +4,7 @@
 use std::env;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread;
@@ -275,6 +275,18 @@ impl Container {
             script,
         ];
         docker_with(&arguments, input)
+    }
+
+    /// Starts a bash script inside, with these arguments after it, to talk to by
+    /// its stdin and stdout. It ends with the container at the latest.
+    pub fn converse(&self, arguments: &[&str]) -> Child {
+        Command::new("docker")
+            .args(["exec", "--interactive", &self.name, "bash", "-c"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("docker runs")
     }
 
     /// Returns what it wrote to stdout and stderr.

@@ -313,6 +313,13 @@ pub fn conninfo(nodes: &[&Postgres]) -> String {
     )
 }
 
+/// What a server begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Primary,
+    Standby,
+}
+
 /// A primary and a standby that streams from it.
 pub struct Pair {
     pub primary: Postgres,
@@ -351,19 +358,22 @@ impl Postgres {
     }
 
     fn standby_without_waiting(primary: &Postgres, settings: &[&str]) -> Postgres {
-        let upstream = format!(
-            "primary_conninfo=host={} user=replicator password={PASSWORD}",
-            primary.address()
-        );
+        let role = Role::Standby;
+        let address = this_run().new_address();
+        Postgres::peer(role, address, primary.address(), settings)
+    }
+
+    /// Starts a server at `address` from the template's data, and does not wait.
+    /// As a standby, now or later, it follows the one at `upstream`.
+    pub fn peer(role: Role, address: IpAddr, upstream: IpAddr, settings: &[&str]) -> Postgres {
+        let upstream =
+            format!("primary_conninfo=host={upstream} user=replicator password={PASSWORD}");
         let settings = [&[upstream.as_str()], settings].concat();
-        let run = this_run();
-        let command = ["sh", "-c", BECOME_STANDBY, "sh", "postgres"];
-        Postgres::launch(
-            template(),
-            run.new_name(),
-            run.new_address(),
-            &command,
-            &settings,
-        )
+        let command: &[&str] = match role {
+            Role::Primary => &["postgres"],
+            Role::Standby => &["sh", "-c", BECOME_STANDBY, "sh", "postgres"],
+        };
+        let name = this_run().new_name();
+        Postgres::launch(template(), name, address, command, &settings)
     }
 }
