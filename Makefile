@@ -28,7 +28,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help provision up down status test soak check sbom image bench fuzz
+.PHONY: help provision up down status test soak check sbom image bench fuzz drill
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -65,6 +65,14 @@ soak: ## Have faults come and go, SECONDS=600 long (SEED=… for the same again)
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),PGPAIR_TEST_SOAK_SEED=$(SEED)) \
 	cargo test --locked --test it soak::every -- --nocapture
+
+drill: ## Move, kill and replace the primary under a writer, twenty times each (MOVES), and print the times
+	@$(SETUP) root build ansible engine
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
+	PGPAIR_TEST_BINARY=$(BINARY) \
+	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
+	PGPAIR_TEST_MOVES=$(or $(MOVES),20) \
+	cargo test --locked --test it -- --nocapture --test-threads 1 pair:: guard::
 
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint

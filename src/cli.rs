@@ -4,11 +4,21 @@ use std::ffi::OsString;
 use std::fmt;
 
 use lexopt::prelude::*;
+use log::LevelFilter;
 
 use crate::client::Target;
 use crate::config::value::shown;
-use crate::config::{self, Config, ConfigError, Environment, Flags, SETTINGS};
+use crate::config::{
+    self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS, value,
+};
+use crate::pair::command::{self, Action};
+use crate::pair::layout::Node;
+use crate::pair::rejoin::Extent;
+use crate::pair::{failover, switchover};
 use crate::{EXIT_BAD_ARGUMENTS, EXIT_USAGE, check, status};
+
+/// Flags without a value.
+const SWITCHES: [&str; 5] = ["json", "watch", "dry-run", "accept-loss", "data-only"];
 
 /// What to do.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub enum Command {
     Check(Target),
     /// Show the pair as a table.
     Status(status::Options),
+    /// Change a pair on this host.
+    Pair(command::Command),
 }
 
 /// Arguments or settings that cannot be used: one line, and the exit code.
@@ -106,11 +118,12 @@ fn parse_words(
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(help())),
             Short('V') | Long("version") => return Ok(Command::Print(version())),
-            Long("json") => switches.push("json"),
-            Long("watch") => switches.push("watch"),
+            Long(name) if SWITCHES.contains(&name) => {
+                switches.extend(SWITCHES.into_iter().find(|switch| *switch == name));
+            }
             Long(name) => {
-                let setting = SETTINGS.iter().find(|setting| setting.flag == name);
-                let Some(setting) = setting else {
+                let mut settings = SETTINGS.iter().chain(&PAIR_SETTINGS);
+                let Some(setting) = settings.find(|setting| setting.flag == name) else {
                     return Err(argument.unexpected().into());
                 };
                 flags.insert(setting.flag, parser.value()?.string()?);
@@ -129,12 +142,17 @@ fn parse_words(
         [] | ["serve"] => given.serve(),
         ["check", urls @ ..] => given.check(urls).map_err(bad_arguments),
         ["status", urls @ ..] => given.status(urls).map_err(bad_arguments),
+        ["switchover", nodes @ ..] => given.switchover(nodes),
+        ["failover", nodes @ ..] => given.failover(nodes),
+        ["rejoin", nodes @ ..] => given.rejoin(nodes),
+        ["guard", words @ ..] => given.guard(words),
         ["serve", extra, ..] => Err(usage(format!(
             "serve takes no argument {}; see pgpair --help",
             shown(extra)
         ))),
         [other, ..] => Err(usage(format!(
-            "unknown command {}; use serve, check or status, or see pgpair --help",
+            "unknown command {}; use serve, check, status, switchover, failover, rejoin \
+             or guard, or see pgpair --help",
             shown(other)
         ))),
     }
@@ -156,22 +174,19 @@ struct Given<'a> {
 
 impl Given<'_> {
     fn serve(&self) -> Result<Command, UsageError> {
-        if let Some(switch) = self.switches.first() {
-            return Err(usage(format!("serve does not take --{switch}")));
-        }
+        self.takes("serve", &[], &SETTINGS)?;
         let config = Config::new(self.flags, self.environment)?;
         Ok(Command::Serve(Box::new(config)))
     }
 
     fn check(&self, urls: &[&str]) -> Result<Command, UsageError> {
-        if let Some(switch) = self.switches.first() {
-            return Err(usage(format!("check does not take --{switch}")));
-        }
+        self.takes("check", &[], &[&config::LISTEN])?;
         let target = self.target("check", urls, check::DEFAULT_PATH)?;
         Ok(Command::Check(target))
     }
 
     fn status(&self, urls: &[&str]) -> Result<Command, UsageError> {
+        self.takes("status", &["json", "watch"], &[&config::LISTEN])?;
         let target = self.target("status", urls, status::DEFAULT_PATH)?;
         Ok(Command::Status(status::Options {
             target: target.or_path(status::DEFAULT_PATH),
@@ -181,12 +196,92 @@ impl Given<'_> {
         }))
     }
 
+    fn switchover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
+        self.takes("switchover", &["dry-run"], &OF_A_PAIR)?;
+        self.pair(Action::Switchover(switchover::Options {
+            to: node("switchover", nodes)?,
+            dry_run: self.switches.contains(&"dry-run"),
+        }))
+    }
+
+    fn failover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
+        self.takes("failover", &["accept-loss"], &OF_A_PAIR)?;
+        self.pair(Action::Failover(failover::Options {
+            to: node("failover", nodes)?,
+            accept_loss: self.switches.contains(&"accept-loss"),
+        }))
+    }
+
+    fn rejoin(&self, nodes: &[&str]) -> Result<Command, UsageError> {
+        self.takes("rejoin", &["data-only"], &OF_A_PAIR)?;
+        let extent = match self.switches.contains(&"data-only") {
+            true => Extent::DataOnly,
+            false => Extent::Whole,
+        };
+        self.pair(Action::Rejoin(node("rejoin", nodes)?, extent))
+    }
+
+    fn guard(&self, words: &[&str]) -> Result<Command, UsageError> {
+        let own = [&OF_A_PAIR[..], &PAIR_SETTINGS].concat();
+        let settings = if words.is_empty() {
+            &own[..]
+        } else {
+            &OF_A_PAIR
+        };
+        self.takes("guard", &[], settings)?;
+        match words {
+            [] => self.pair(Action::Guard(config::guard(self.flags, self.environment)?)),
+            ["pause", length] => match value::duration(length) {
+                Ok(length) => self.pair(Action::Pause(length)),
+                Err(problem) => Err(usage(format!("guard pause {}: {problem}", shown(length)))),
+            },
+            ["pause"] => Err(usage(
+                "guard pause: for how long, for example 1h".to_owned(),
+            )),
+            ["resume"] => self.pair(Action::Resume),
+            [other, ..] => Err(usage(format!(
+                "guard takes pause DURATION or resume, not {}",
+                shown(other)
+            ))),
+        }
+    }
+
+    fn pair(&self, action: Action) -> Result<Command, UsageError> {
+        // The others say themselves what they do.
+        let default = match action {
+            Action::Guard(_) => LevelFilter::Info,
+            _ => LevelFilter::Warn,
+        };
+        Ok(Command::Pair(command::Command {
+            layout: config::layout(self.flags, self.environment)?,
+            action,
+            log: config::command_log(self.flags, self.environment, default)?,
+        }))
+    }
+
+    /// Refuses flags that are another command's.
+    fn takes(
+        &self,
+        command: &str,
+        switches: &[&str],
+        settings: &[&config::Setting],
+    ) -> Result<(), UsageError> {
+        let flags = self.flags.keys().copied();
+        let known = |flag: &str| settings.iter().any(|setting| setting.flag == flag);
+        let mut odd = flags.filter(|flag| !known(flag)).chain(
+            self.switches
+                .iter()
+                .copied()
+                .filter(|switch| !switches.contains(switch)),
+        );
+        match odd.next() {
+            None => Ok(()),
+            Some(flag) => Err(usage(format!("{command} does not take --{flag}"))),
+        }
+    }
+
     /// Finds whom to ask: the URL, or else the pgpair of this host.
     fn target(&self, command: &str, urls: &[&str], path: &str) -> Result<Target, UsageError> {
-        let listen = config::LISTEN.flag;
-        if let Some(flag) = self.flags.keys().find(|flag| **flag != listen) {
-            return Err(usage(format!("{command} does not take --{flag}")));
-        }
         match urls {
             [] => Ok(Target::own(
                 config::listen(self.flags, self.environment)?,
@@ -198,6 +293,25 @@ impl Given<'_> {
                 shown(extra)
             ))),
         }
+    }
+}
+
+/// What every command about a pair takes.
+const OF_A_PAIR: [&config::Setting; 3] = [&config::PREFIX, &config::ROOT, &config::LOG];
+
+/// Reads the name of at most one node.
+fn node(command: &str, names: &[&str]) -> Result<Option<Node>, UsageError> {
+    match names {
+        [] => Ok(None),
+        [name] => Node::named(name).map(Some).ok_or_else(|| {
+            usage(format!(
+                "{command}: there is no node {name:?}, only a and b"
+            ))
+        }),
+        [_, extra, ..] => Err(usage(format!(
+            "{command} takes one node, not also {}",
+            shown(extra)
+        ))),
     }
 }
 
@@ -214,30 +328,48 @@ pub fn help() -> String {
            pgpair [serve] [SETTINGS]          answer HTTP about the pair\n  \
            pgpair check [URL]                 ask URL once, by default {} of this host's pgpair\n  \
            pgpair status [--json] [--watch] [URL]   show the pair as a table, once or every second\n  \
+           pgpair switchover [--dry-run] [NODE]     move the primary (to NODE), which is well\n  \
+           pgpair failover [--accept-loss] [NODE]   replace the primary, which is dead or frozen\n  \
+           pgpair rejoin [--data-only] [NODE]       make the other node a standby again\n  \
+           pgpair guard [SETTINGS]                  do all that by itself, and keep replication as asked\n  \
+           pgpair guard pause DURATION | resume     let the guard replace no primary for a while\n  \
            pgpair --help | --version\n\
          \n\
          Settings of serve (a flag wins over the environment):\n",
         env!("CARGO_PKG_VERSION"),
         check::DEFAULT_PATH,
     );
-    for setting in SETTINGS {
-        text.push_str(&format!(
-            "  --{} {}, {}\n",
-            setting.flag, setting.value, setting.environment
-        ));
-        for line in wrap(setting.meaning, 72) {
-            text.push_str(&format!("        {line}\n"));
-        }
-    }
+    SETTINGS
+        .iter()
+        .for_each(|setting| describe(&mut text, setting));
+    text.push_str(
+        "\nSettings of switchover, failover, rejoin and guard, which run on the Docker host as root:\n",
+    );
+    PAIR_SETTINGS
+        .iter()
+        .for_each(|setting| describe(&mut text, setting));
     text.push_str(
         "\nDurations are a number and a unit: 900ms, 1.5s, 2m, 1h.\n\
          \n\
          Exit codes of serve: 0 stopped as told, 1 failed while running (for example the\n\
          port is taken), 2 bad usage, 70 the front door died and could not be renewed.\n\
          Exit codes of check and status: 0 healthy (the pair is whole), 1 bad arguments,\n\
-         2 no connection, 3 no answer in time, 4 not healthy (not whole).\n",
+         2 no connection, 3 no answer in time, 4 not healthy (not whole).\n\
+         Exit codes of switchover, failover, rejoin, guard: 0 done, 1 failed on the way (run it\n\
+         again to complete it), 2 bad usage, 3 refused and nothing touched, 4 the primary\n\
+         moved and the other node is not back.\n",
     );
     text
+}
+
+fn describe(text: &mut String, setting: &config::Setting) {
+    text.push_str(&format!(
+        "  --{} {}, {}\n",
+        setting.flag, setting.value, setting.environment
+    ));
+    for line in wrap(setting.meaning, 72) {
+        text.push_str(&format!("        {line}\n"));
+    }
 }
 
 fn wrap(text: &str, width: usize) -> Vec<String> {

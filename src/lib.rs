@@ -3,6 +3,7 @@
 //!
 //! - [`probe`] finds out what is true: observations, verdicts, who waits for them.
 //! - [`http`] says it to clients.
+//! - [`pair`] changes a pair on this host: switchover, failover, rejoin.
 //! - [`config`] turns arguments and environment into one validated value.
 //! - [`serve`], [`check`] and [`status`] are the commands; the last two ask a
 //!   running pgpair through [`client`].
@@ -19,6 +20,7 @@ pub mod handover;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod pair;
 pub mod probe;
 #[cfg(test)]
 mod readme;
@@ -44,6 +46,11 @@ pub const EXIT_NO_CONNECTION: u8 = 2;
 pub const EXIT_NO_ANSWER: u8 = 3;
 /// `check`: the endpoint's answer is not 2xx; `status`: the pair is not whole.
 pub const EXIT_NOT_WELL: u8 = 4;
+/// `switchover`, `failover`, `rejoin`: refused, and nothing was touched.
+pub const EXIT_REFUSED: u8 = 3;
+/// `switchover` and `failover`: the primary moved, and the other node is not
+/// back as its standby.
+pub const EXIT_ALONE: u8 = 4;
 /// The front door was dead and could not be renewed.
 pub const EXIT_FRONT_DOOR: u8 = 70;
 
@@ -57,6 +64,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Ok(cli::Command::Serve(config)) => ExitCode::from(serve::serve(*config)),
         Ok(cli::Command::Check(target)) => ExitCode::from(check::check(&target)),
+        Ok(cli::Command::Pair(command)) => ExitCode::from(pair::command::run(command)),
         Ok(cli::Command::Status(options)) => ExitCode::from(status::status(&options)),
         Err(error) => {
             eprintln!("pgpair: {error}");

@@ -1,6 +1,6 @@
 //! The README's tables say what the code does.
 
-use crate::config::SETTINGS;
+use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
 use crate::probe::node::Reason;
 use crate::probe::pair::PairVerdict;
@@ -18,8 +18,8 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
 #[test]
 fn every_setting_has_its_row_with_the_same_default() {
     let settings: Vec<_> = rows().filter(|row| row[1].starts_with("`--")).collect();
-    assert_eq!(settings.len(), SETTINGS.len());
-    for (row, setting) in settings.iter().zip(SETTINGS) {
+    assert_eq!(settings.len(), SETTINGS.len() + PAIR_SETTINGS.len());
+    for (row, setting) in settings.iter().zip(SETTINGS.iter().chain(&PAIR_SETTINGS)) {
         assert_eq!(row[0], format!("`{}`", setting.environment));
         assert_eq!(row[1], format!("`--{}`", setting.flag));
         let default = row[3].trim_matches('`');

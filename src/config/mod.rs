@@ -9,12 +9,16 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use crate::handover::{self, Handover};
+use crate::pair::guard;
+use crate::pair::layout::Layout;
+use crate::pair::sync::Mode;
 use crate::probe::db::Settings;
 use crate::probe::verdict::Policy;
 
@@ -133,6 +137,77 @@ pub const SETTINGS: [&Setting; 10] = [
     &REQUEST_TIMEOUT,
     &DRAIN,
     &LOG,
+];
+
+/// Which pair the commands are about.
+pub const PREFIX: Setting = Setting {
+    environment: "PGPAIR_PREFIX",
+    flag: "prefix",
+    value: "NAME",
+    meaning: "name of the pair: its containers are NAME-a and NAME-b. Defaults to pgpair",
+};
+
+/// Where that pair lies.
+pub const ROOT: Setting = Setting {
+    environment: "PGPAIR_ROOT",
+    flag: "root",
+    value: "FOLDER",
+    meaning: "folder of all that the pair has on the host. Defaults to /srv/NAME",
+};
+
+/// What an acknowledged commit promises.
+pub const SYNC: Setting = Setting {
+    environment: "PGPAIR_SYNC",
+    flag: "sync",
+    value: "MODE",
+    meaning: "guard: what a commit waits for: async (the primary's disk), sync (the standby's \
+              too, except while that is gone) or strict (always). Defaults to async",
+};
+
+/// How long a primary must be silent.
+pub const CONFIRM: Setting = Setting {
+    environment: "PGPAIR_CONFIRM",
+    flag: "confirm",
+    value: "DURATION",
+    meaning: "guard: a primary that has not answered three times over this long is replaced, \
+              1s to 1h. Defaults to 5s",
+};
+
+/// How long commits wait for a standby that is gone.
+pub const SYNC_LIMIT: Setting = Setting {
+    environment: "PGPAIR_SYNC_LIMIT",
+    flag: "sync-limit",
+    value: "DURATION",
+    meaning: "guard: with sync, commits wait no more for a standby that has been gone for this \
+              long, 1s to 1h. Defaults to 10s",
+};
+
+/// How often the guard replaces a primary.
+pub const MAX_FAILOVERS: Setting = Setting {
+    environment: "PGPAIR_MAX_FAILOVERS",
+    flag: "max-failovers",
+    value: "NUMBER",
+    meaning: "guard: primaries that it replaces within an hour, 0 to 1000. Defaults to 3",
+};
+
+/// What is told of the guard's events.
+pub const HOOK: Setting = Setting {
+    environment: "PGPAIR_HOOK",
+    flag: "hook",
+    value: "PROGRAM",
+    meaning: "guard: a program that is run at every event, with the event and key=value as its \
+              arguments. Defaults to none",
+};
+
+/// Settings of the commands about a pair, which take [`LOG`] too.
+pub const PAIR_SETTINGS: [&Setting; 7] = [
+    &PREFIX,
+    &ROOT,
+    &SYNC,
+    &CONFIRM,
+    &SYNC_LIMIT,
+    &MAX_FAILOVERS,
+    &HOOK,
 ];
 
 /// A watcher is stuck after this, or after twice the deadline if that is more:
@@ -301,6 +376,59 @@ fn handover(environment: &Environment) -> Result<Option<Handover>, ConfigError> 
         .map_err(|problem| ConfigError::new(fds, values[1], problem))
 }
 
+/// Reads which pair the commands are about, and where it lies.
+///
+/// # Errors
+///
+/// Fails if a name or a path will not do.
+pub fn layout(flags: &Flags, environment: &Environment) -> Result<Layout, ConfigError> {
+    let source = Source { flags, environment };
+    let root = source.get(&ROOT)?.map(|(_, value)| value.to_owned());
+    let root = root.as_deref();
+    let found = source.parsed(&PREFIX, |prefix| Layout::new(prefix, root))?;
+    found.map_or_else(
+        || {
+            let made = Layout::new("pgpair", root);
+            made.map_err(|problem| ConfigError::new("--root", root, problem))
+        },
+        Ok,
+    )
+}
+
+/// Reads the least level that a command about a pair logs.
+///
+/// # Errors
+///
+/// Fails if it is no level.
+pub fn command_log(
+    flags: &Flags,
+    environment: &Environment,
+    default: LevelFilter,
+) -> Result<LevelFilter, ConfigError> {
+    let source = Source { flags, environment };
+    Ok(source.parsed(&LOG, level)?.unwrap_or(default))
+}
+
+/// Reads how the guard is to be.
+///
+/// # Errors
+///
+/// Fails at the first setting that is malformed or out of range.
+pub fn guard(flags: &Flags, environment: &Environment) -> Result<guard::Options, ConfigError> {
+    let source = Source { flags, environment };
+    let hook = source.parsed(&HOOK, |text| match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("must be an absolute path".to_owned()),
+    })?;
+    Ok(guard::Options {
+        mode: source.parsed(&SYNC, mode)?.unwrap_or_default(),
+        confirm: source.duration(&CONFIRM, "5s", "1s", "1h")?,
+        sync_limit: source.duration(&SYNC_LIMIT, "10s", "1s", "1h")?,
+        max_failovers: source.parsed(&MAX_FAILOVERS, failovers)?.unwrap_or(3),
+        hook,
+    })
+}
+
 /// Returns an address at which a listener on `listen` can be reached from here.
 pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
@@ -369,6 +497,16 @@ fn policy(text: &str) -> Result<Policy, String> {
 fn connections(text: &str) -> Result<usize, String> {
     let found = text.parse().ok().filter(|n| (1..=100_000).contains(n));
     found.ok_or_else(|| "must be a whole number, 1 to 100000".to_owned())
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let found = Mode::ALL.into_iter().find(|mode| mode.word() == text);
+    found.ok_or_else(|| "use async, sync or strict".to_owned())
+}
+
+fn failovers(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (0..=1000).contains(n));
+    found.ok_or_else(|| "must be a whole number, 0 to 1000".to_owned())
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

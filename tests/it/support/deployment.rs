@@ -105,7 +105,8 @@ impl Deployment {
         self.play("teardown.yml", &arguments)
     }
 
-    fn play(&self, playbook: &str, arguments: &[&str]) -> Play {
+    /// Runs a playbook about this pair, with further arguments.
+    pub fn play(&self, playbook: &str, arguments: &[&str]) -> Play {
         let secrets_before = self.secrets();
         let began = Instant::now();
         // Other tests, which measure time, run beside it.

@@ -1,0 +1,112 @@
+//! The commands about a pair on this host: what they are told, how they end and
+//! what they say at the end.
+
+use std::fmt;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::ground::Pair;
+use super::journal::Held;
+use super::layout::{Layout, Node};
+use super::moving::Moved;
+use super::rejoin::Extent;
+use super::switchover::Done;
+use super::trouble::Trouble;
+use super::{disk, failover, guard, rejoin, switchover};
+use crate::{EXIT_ALONE, EXIT_FAILURE, EXIT_OK, EXIT_REFUSED, crash, logging};
+
+/// What a command does.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `pgpair switchover`.
+    Switchover(switchover::Options),
+    /// `pgpair failover`.
+    Failover(failover::Options),
+    /// `pgpair guard`.
+    Guard(guard::Options),
+    /// `pgpair guard pause`: for how long.
+    Pause(Duration),
+    /// `pgpair guard resume`.
+    Resume,
+    /// `pgpair rejoin`: who, by default the node that is not the primary.
+    Rejoin(Option<Node>, Extent),
+}
+
+/// A command about a pair.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Which pair.
+    pub layout: Layout,
+    /// What to do.
+    pub action: Action,
+    /// Least level of what is logged.
+    pub log: LevelFilter,
+}
+
+/// Runs a command; returns the exit code.
+pub fn run(command: Command) -> u8 {
+    crash::install(EXIT_FAILURE);
+    if let Err(error) = logging::start(command.log) {
+        eprintln!("pgpair: cannot log: {error}");
+        return EXIT_FAILURE;
+    }
+    // The guard's words are its log.
+    let quiet = matches!(command.action, Action::Guard(_));
+    let pair = Pair::new(command.layout, quiet);
+    let outcome = match command.action {
+        Action::Switchover(options) => {
+            switchover::switchover(&pair, &options).map(|done| match done {
+                Done::Nothing => EXIT_OK,
+                Done::Moved(moved) => told("switchover", &moved),
+            })
+        }
+        Action::Failover(options) => failover::failover(&pair, &options)
+            .map(|moved| moved.map_or(EXIT_OK, |moved| told("failover", &moved))),
+        Action::Rejoin(node, extent) => rejoin_one(&pair, node, extent),
+        Action::Guard(options) => guard::guard(&pair, options).map(|()| EXIT_OK),
+        Action::Pause(length) => guard::pause(&pair, length).map(|()| EXIT_OK),
+        Action::Resume => guard::resume(&pair).map(|()| EXIT_OK),
+    };
+    let exit_code = outcome.unwrap_or_else(|trouble| {
+        say(&trouble);
+        match trouble {
+            Trouble::Refused(_) => EXIT_REFUSED,
+            Trouble::Failed(_) => EXIT_FAILURE,
+        }
+    });
+    logging::flush();
+    exit_code
+}
+
+fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<u8, Trouble> {
+    let held = Held::take(&pair.layout, "rejoin")?;
+    if let Some(unfinished) = held.unfinished()? {
+        return switchover::take_up(pair, &held, unfinished).map(|moved| told("rejoin", &moved));
+    }
+    let standby = disk::Disks::read(&pair.layout)?.primary.other();
+    rejoin::rejoin(pair, node.unwrap_or(standby), extent)?;
+    Ok(EXIT_OK)
+}
+
+/// Says how a move ended.
+fn told(what: &str, moved: &Moved) -> u8 {
+    let (primary, timeline) = (moved.primary, moved.timeline);
+    let gap = moved.gap.map(|gap| gap.as_millis());
+    let shown = gap.map_or("unknown".to_owned(), |gap| gap.to_string());
+    log::info!("{what} primary={primary} timeline={timeline} gap_ms={shown}");
+    match &moved.alone {
+        None => EXIT_OK,
+        Some(trouble) => {
+            say(&format!(
+                "{primary} is the primary, and {} is not back ({trouble}): see to that, then run pgpair rejoin",
+                primary.other()
+            ));
+            EXIT_ALONE
+        }
+    }
+}
+
+fn say(line: &dyn fmt::Display) {
+    eprintln!("pgpair: {line}");
+}

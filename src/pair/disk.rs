@@ -1,0 +1,363 @@
+//! What is on the pair's disks: who is primary, the fence, and who is at work
+//! in the data. PostgreSQL's own `standby.signal` is the only state.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::control::{self, Control, ControlError};
+use super::layout::{Layout, Node};
+use super::trouble::{Trouble, refused};
+
+/// What has this file in its data is a standby: the fence.
+const SIGNAL: &str = "standby.signal";
+
+/// What a node has on its disk.
+#[derive(Debug)]
+pub struct NodeDisk {
+    /// Its PGDATA.
+    pub pgdata: PathBuf,
+    /// Where the data should be, there is nothing.
+    pub empty: bool,
+    /// `standby.signal` is there: it cannot take a write, whoever starts it.
+    pub fenced: bool,
+    control: Result<Control, ControlError>,
+}
+
+impl NodeDisk {
+    /// Reads a node's disk.
+    pub fn read(layout: &Layout, node: Node) -> NodeDisk {
+        let pgdata = layout.pgdata(node);
+        let empty = fs::read_dir(&pgdata).map_or_else(
+            |error| error.kind() == ErrorKind::NotFound,
+            |mut files| files.next().is_none(),
+        );
+        NodeDisk {
+            empty,
+            fenced: pgdata.join(SIGNAL).exists(),
+            control: control::read(&pgdata),
+            pgdata,
+        }
+    }
+
+    /// Returns what its control file says.
+    ///
+    /// # Errors
+    ///
+    /// Refuses data that is not whole.
+    pub fn control(&self) -> Result<Control, Trouble> {
+        self.control
+            .as_ref()
+            .copied()
+            .map_err(|error| refused(format!("{}: {error}", self.pgdata.display())))
+    }
+}
+
+/// Who is who, by the disks alone.
+#[derive(Debug)]
+pub struct Disks {
+    /// The node with data and without the signal.
+    pub primary: Node,
+    /// What both nodes have.
+    pub nodes: [NodeDisk; 2],
+}
+
+impl Disks {
+    /// Reads both disks.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a folder that is not this pair's, data that is damaged or of two
+    /// systems, and anything but exactly one primary.
+    pub fn read(layout: &Layout) -> Result<Disks, Trouble> {
+        is_the_pairs(layout)?;
+        let nodes = Node::BOTH.map(|node| NodeDisk::read(layout, node));
+        let with_data: Vec<(Node, &NodeDisk)> = Node::BOTH
+            .into_iter()
+            .zip(&nodes)
+            .filter(|(_, disk)| !disk.empty)
+            .collect();
+        let mut systems = Vec::new();
+        for (_, disk) in &with_data {
+            systems.push(disk.control()?.system);
+        }
+        if let [a, b] = systems[..]
+            && a != b
+        {
+            return Err(refused(format!(
+                "the nodes hold different databases (system identifiers {a} and {b}): \
+                 move the wrong one's pgdata away and run pgpair rejoin"
+            )));
+        }
+        let writable: Vec<Node> = with_data
+            .iter()
+            .filter(|(_, disk)| !disk.fenced)
+            .map(|(node, _)| *node)
+            .collect();
+        let root = layout.root().display();
+        match writable[..] {
+            [primary] => Ok(Disks { primary, nodes }),
+            [] if with_data.is_empty() => {
+                Err(refused(format!("{root} holds no data: run site.yml")))
+            }
+            [] => Err(refused(format!(
+                "no primary on disk (standby.signal in every node's data): remove \
+                 {root}/<node>/data/pgdata/standby.signal from the node that is to be the primary"
+            ))),
+            _ => Err(refused(format!(
+                "both nodes are primaries on disk: decide which is right, stop the other, and \
+                 create an empty {root}/<other>/data/pgdata/standby.signal"
+            ))),
+        }
+    }
+
+    /// Returns what a node has.
+    pub fn of(&self, node: Node) -> &NodeDisk {
+        match node {
+            Node::A => &self.nodes[0],
+            Node::B => &self.nodes[1],
+        }
+    }
+}
+
+/// Refuses a folder that is not this pair's.
+///
+/// # Errors
+///
+/// Says which folder, and what to do.
+pub fn is_the_pairs(layout: &Layout) -> Result<(), Trouble> {
+    let found = fs::read_to_string(layout.marker());
+    let root = layout.root().display();
+    match found {
+        Ok(prefix) if prefix.trim() == layout.prefix => Ok(()),
+        Ok(other) => Err(refused(format!(
+            "{root} belongs to the pair {:?}, not {:?}: give its --prefix, or another --root",
+            other.trim(),
+            layout.prefix
+        ))),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(refused(format!("{root} cannot be read: run this as root")))
+        }
+        Err(error) => Err(refused(format!(
+            "{root} holds no pair ({error}): give --prefix or --root, or bring one up with site.yml"
+        ))),
+    }
+}
+
+/// Makes certain that a node cannot take a write, whoever starts it.
+///
+/// # Errors
+///
+/// Fails if it cannot be written for good.
+pub fn fence(pgdata: &Path) -> io::Result<()> {
+    let owner = fs::metadata(pgdata)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(pgdata.join(SIGNAL))?;
+    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    file.sync_all()?;
+    sync_folder(pgdata)
+}
+
+/// Takes the fence away.
+///
+/// # Errors
+///
+/// Fails if it cannot be removed for good.
+pub fn unfence(pgdata: &Path) -> io::Result<()> {
+    absent(fs::remove_file(pgdata.join(SIGNAL)))?;
+    sync_folder(pgdata)
+}
+
+/// Takes what is already gone for removed.
+pub fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes what was created, renamed or removed in a folder survive a power
+/// failure.
+///
+/// # Errors
+///
+/// Fails if the file system does not confirm it.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Replaces a file as a whole and for good.
+///
+/// # Errors
+///
+/// Fails if it cannot be written; the old one is then still there.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    absent(fs::remove_file(&beside))?;
+    let mut open = OpenOptions::new();
+    let mut file = open.write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Returns the processes that work in a node's data. Every process of
+/// PostgreSQL has it as its working directory, in whatever container it is and
+/// whatever Docker thinks.
+pub fn processes_in(pgdata: &Path) -> Vec<u32> {
+    let Ok(place) = fs::metadata(pgdata) else {
+        return Vec::new();
+    };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let works_there = |pid: &u32| {
+        let cwd = fs::metadata(format!("/proc/{pid}/cwd"));
+        cwd.is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (place.dev(), place.ino()))
+    };
+    pids.filter(works_there).collect()
+}
+
+/// Returns the bytes that are free where `path` is.
+///
+/// # Errors
+///
+/// Fails if the file system cannot be asked.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let about = rustix::fs::statvfs(path)?;
+    Ok(about.f_bavail * about.f_frsize)
+}
+
+/// Returns the bytes that the files below `path` take; what vanishes meanwhile
+/// does not count.
+pub fn used_bytes(path: &Path) -> u64 {
+    let Ok(about) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    // In units of 512 bytes, whatever the file system's own.
+    let own = about.blocks() * 512;
+    if !about.is_dir() {
+        return own;
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    own + entries.map(|entry| used_bytes(&entry.path())).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A pair's folder in which each node has this: nothing, data, or data with
+    /// the fence.
+    fn pair(a: &str, b: &str) -> (tempfile::TempDir, Layout) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
+        fs::write(layout.marker(), "p\n").expect("writes");
+        for (node, state) in [(Node::A, a), (Node::B, b)] {
+            let pgdata = layout.pgdata(node);
+            fs::create_dir_all(pgdata.join("global")).expect("makes");
+            if state == "nothing" {
+                fs::remove_dir(pgdata.join("global")).expect("it is there");
+                continue;
+            }
+            let mut control = [0; 64];
+            control[8..12].copy_from_slice(&1300_u32.to_ne_bytes());
+            fs::write(pgdata.join("global/pg_control"), control).expect("writes");
+            if state == "fenced" {
+                fence(&pgdata).expect("fences");
+            }
+        }
+        (folder, layout)
+    }
+
+    #[test]
+    fn exactly_one_with_data_and_without_the_signal_is_the_primary() {
+        for (a, b, found) in [
+            ("data", "fenced", Ok(Node::A)),
+            ("fenced", "data", Ok(Node::B)),
+            ("data", "nothing", Ok(Node::A)),
+            ("nothing", "data", Ok(Node::B)),
+            ("nothing", "nothing", Err("holds no data")),
+            ("fenced", "fenced", Err("no primary on disk")),
+            ("fenced", "nothing", Err("no primary on disk")),
+            ("nothing", "fenced", Err("no primary on disk")),
+            ("data", "data", Err("both nodes are primaries")),
+        ] {
+            let (_folder, layout) = pair(a, b);
+            match (Disks::read(&layout), found) {
+                (Ok(disks), Ok(primary)) => assert_eq!(disks.primary, primary, "{a} {b}"),
+                (Err(trouble), Err(words)) => {
+                    assert!(trouble.to_string().contains(words), "{a} {b}: {trouble}");
+                }
+                (disks, _) => panic!("{a} {b}: {disks:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn two_systems_and_damage_are_refused() {
+        let (_folder, layout) = pair("data", "fenced");
+        let control = layout.pgdata(Node::B).join("global/pg_control");
+        let mut bytes = fs::read(&control).expect("reads");
+        bytes[0] = 9;
+        fs::write(&control, bytes).expect("writes");
+        let trouble = Disks::read(&layout).expect_err("two systems");
+        assert!(
+            trouble.to_string().contains("different databases"),
+            "{trouble}"
+        );
+        fs::remove_file(&control).expect("it is there");
+        fs::write(layout.pgdata(Node::B).join("PG_VERSION"), "17").expect("writes");
+        let trouble = Disks::read(&layout).expect_err("damage");
+        assert!(trouble.to_string().contains("pg_control"), "{trouble}");
+    }
+
+    #[test]
+    fn another_pairs_folder_is_refused() {
+        let (folder, _) = pair("data", "fenced");
+        let other = Layout::new("q", folder.path().to_str()).expect("a short path");
+        let trouble = Disks::read(&other).expect_err("not its own");
+        assert!(
+            trouble.to_string().contains("belongs to the pair \"p\""),
+            "{trouble}"
+        );
+    }
+
+    #[test]
+    fn the_fence_comes_and_goes_as_often_as_one_likes() {
+        let (_folder, layout) = pair("data", "fenced");
+        let pgdata = layout.pgdata(Node::A);
+        for _ in 0..2 {
+            fence(&pgdata).expect("fences");
+            assert!(NodeDisk::read(&layout, Node::A).fenced);
+        }
+        for _ in 0..2 {
+            unfence(&pgdata).expect("takes it away");
+            assert!(!NodeDisk::read(&layout, Node::A).fenced);
+        }
+    }
+
+    #[test]
+    fn who_works_in_the_data_is_seen() {
+        let (_folder, layout) = pair("data", "fenced");
+        let pgdata = layout.pgdata(Node::A);
+        assert_eq!(processes_in(&pgdata), [0; 0]);
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .current_dir(&pgdata)
+            .spawn()
+            .expect("sleep runs");
+        assert_eq!(processes_in(&pgdata), [child.id()]);
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert_eq!(processes_in(&pgdata), [0; 0]);
+    }
+}

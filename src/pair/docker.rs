@@ -1,0 +1,253 @@
+//! The only file that runs the `docker` client. Every call has a time limit.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::process::{self, Outcome, ProcessError};
+
+/// Longest for a question, on a host that is very busy.
+const ASK_AT_MOST: Duration = Duration::from_secs(15);
+
+/// Longest for starting, killing or removing a container.
+const ACT_AT_MOST: Duration = Duration::from_secs(60);
+
+/// Longest for a clean stop: the two minutes that the containers have before
+/// Docker kills them, and what Docker takes itself.
+const STOP_AT_MOST: Duration = Duration::from_secs(150);
+
+/// What went wrong with Docker.
+#[derive(Debug)]
+pub enum DockerError {
+    /// The client cannot be run, or does not answer.
+    Client(&'static str, ProcessError),
+    /// It said no.
+    Said(&'static str, String),
+    /// It said what cannot be understood.
+    Garbled(&'static str),
+}
+
+impl fmt::Display for DockerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DockerError::Client(verb, error) => write!(f, "docker {verb}: {error}"),
+            DockerError::Said(verb, text) => write!(f, "docker {verb}: {text}"),
+            DockerError::Garbled(verb) => write!(f, "docker {verb} gave no sensible answer"),
+        }
+    }
+}
+
+impl std::error::Error for DockerError {}
+
+/// What Docker says of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// `running`, `paused`, `restarting`, `exited`, `dead`, `created`.
+    pub status: String,
+    /// It has a first process; also when that is frozen.
+    pub running: bool,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// The image that it was made from, by its id.
+    pub image: String,
+    /// The limit of its memory in bytes; none if it is 0.
+    pub memory_bytes: Option<u64>,
+    /// The pair that it is marked as belonging to, empty without one.
+    pub pair: String,
+}
+
+/// Has `docker inspect` print what [`parse`] reads.
+const FORMAT: &str = "--format={{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.Image}}\
+    |{{.HostConfig.Memory}}|{{index .Config.Labels \"org.pgpair.project\"}}";
+
+fn parse(line: &str) -> Option<Container> {
+    let cells: Vec<&str> = line.split('|').collect();
+    let [status, running, paused, image, memory, pair] = cells[..] else {
+        return None;
+    };
+    Some(Container {
+        status: status.to_owned(),
+        running: running == "true",
+        paused: paused == "true",
+        image: image.to_owned(),
+        memory_bytes: Some(memory.parse().ok()?).filter(|&bytes| bytes > 0),
+        pair: pair.to_owned(),
+    })
+}
+
+/// Returns what Docker says of a container; nothing if there is none.
+///
+/// # Errors
+///
+/// Fails if Docker does not answer.
+pub fn inspect(name: &str) -> Result<Option<Container>, DockerError> {
+    const VERB: &str = "inspect";
+    let arguments = ["inspect", "--type", "container", FORMAT, name];
+    let done = run(VERB, &arguments, ASK_AT_MOST)?;
+    if !done.success {
+        return match done.stderr.to_lowercase().contains("no such container") {
+            true => Ok(None),
+            false => Err(DockerError::Said(VERB, done.last_words())),
+        };
+    }
+    let found = parse(&done.stdout);
+    found.map(Some).ok_or(DockerError::Garbled(VERB))
+}
+
+/// Stops a container as gently as its own settings say; one that is stopped
+/// stays so, and none is no error.
+///
+/// # Errors
+///
+/// Fails if Docker does not do it in time.
+pub fn stop(name: &str) -> Result<(), DockerError> {
+    unless_it_is(
+        &["no such container"],
+        act("stop", &["stop", name], STOP_AT_MOST),
+    )
+}
+
+/// Kills a container, frozen or not. None, or one that does not run, is no error.
+///
+/// # Errors
+///
+/// Fails if Docker does not do it in time.
+pub fn kill(name: &str) -> Result<(), DockerError> {
+    let told = ["no such container", "is not running"];
+    unless_it_is(&told, act("kill", &["kill", name], ACT_AT_MOST))
+}
+
+/// Starts a container; one that runs goes on.
+///
+/// # Errors
+///
+/// Fails if Docker does not do it in time.
+pub fn start(name: &str) -> Result<(), DockerError> {
+    act("start", &["start", name], ACT_AT_MOST)
+}
+
+/// Thaws a container.
+///
+/// # Errors
+///
+/// Fails if Docker does not do it in time.
+pub fn unpause(name: &str) -> Result<(), DockerError> {
+    act("unpause", &["unpause", name], ACT_AT_MOST)
+}
+
+/// Removes a container, running or not; none is no error.
+///
+/// # Errors
+///
+/// Fails if Docker does not do it in time.
+pub fn remove(name: &str) -> Result<(), DockerError> {
+    let removed = act("rm", &["rm", "--force", "--volumes", name], ACT_AT_MOST);
+    unless_it_is(&["no such container"], removed)
+}
+
+/// Takes some of what Docker says for success.
+fn unless_it_is(words: &[&str], done: Result<(), DockerError>) -> Result<(), DockerError> {
+    match done {
+        Err(DockerError::Said(_, text))
+            if words.iter().any(|word| text.to_lowercase().contains(word)) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A container that does one thing and is gone.
+#[derive(Debug)]
+pub struct OneShot<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The label that it carries.
+    pub label: String,
+    /// Its image.
+    pub image: &'a str,
+    /// User and group id.
+    pub user: (u32, u32),
+    /// Its network: `none`, or the pair's.
+    pub network: &'a str,
+    /// The limit of its memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Folders of the host, where they are inside, and whether they are only read.
+    pub mounts: Vec<(PathBuf, &'static str, bool)>,
+    /// The shell script that it runs.
+    pub script: &'a str,
+}
+
+/// Runs a one-shot container to its end.
+///
+/// # Errors
+///
+/// Fails if Docker cannot run it or it takes too long; it is removed then. What
+/// the script makes of it is in the outcome.
+pub fn run_once(shot: &OneShot<'_>, within: Duration) -> Result<Outcome, DockerError> {
+    // One that a killed command left behind would still be at work.
+    remove(shot.name)?;
+    let mut arguments: Vec<String> = ["run", "--rm", "--name", shot.name, "--label", &shot.label]
+        .map(str::to_owned)
+        .to_vec();
+    let (user, group) = shot.user;
+    arguments.extend(["--user".into(), format!("{user}:{group}")]);
+    arguments.extend(["--network", shot.network, "--restart", "no"].map(str::to_owned));
+    arguments.extend(["--no-healthcheck", "--pull", "never"].map(str::to_owned));
+    arguments.extend(["--cap-drop", "ALL"].map(str::to_owned));
+    arguments.extend(["--security-opt", "no-new-privileges"].map(str::to_owned));
+    if let Some(bytes) = shot.memory_bytes {
+        arguments.extend(["--memory".into(), bytes.to_string()]);
+    }
+    for (source, target, read_only) in &shot.mounts {
+        let suffix = if *read_only { ",readonly" } else { "" };
+        let source = source.display();
+        let mount = format!("type=bind,source={source},target={target}{suffix}");
+        arguments.extend(["--mount".into(), mount]);
+    }
+    arguments
+        .extend(["--entrypoint", "/bin/sh", shot.image, "-ec", shot.script].map(str::to_owned));
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = run("run", &words, within);
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = remove(shot.name);
+    }
+    done
+}
+
+fn act(verb: &'static str, arguments: &[&str], within: Duration) -> Result<(), DockerError> {
+    let done = run(verb, arguments, within)?;
+    match done.success {
+        true => Ok(()),
+        false => Err(DockerError::Said(verb, done.last_words())),
+    }
+}
+
+fn run(verb: &'static str, arguments: &[&str], within: Duration) -> Result<Outcome, DockerError> {
+    process::run(Command::new("docker").args(arguments), within)
+        .map_err(|error| DockerError::Client(verb, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_docker_prints_is_read() {
+        let container = parse("paused|true|true|sha256:ab|268435456|p").expect("six cells");
+        assert_eq!(
+            (container.status.as_str(), container.pair.as_str()),
+            ("paused", "p")
+        );
+        assert!(container.running && container.paused);
+        assert_eq!(container.memory_bytes, Some(256 << 20));
+        let container = parse("exited|false|false|sha256:ab|0|").expect("six cells");
+        assert!(!container.running && container.pair.is_empty());
+        assert_eq!(container.memory_bytes, None);
+        for garbled in ["", "exited|false", "exited|false|false|x|much|p"] {
+            assert_eq!(parse(garbled), None, "{garbled:?}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Keeps synchronous replication as it was asked for: what has to be done next,
+//! by what was seen. Pure: it neither asks nor sets anything.
+
+use std::time::{Duration, Instant};
+
+use crate::pair::sync::Mode;
+use crate::probe::lsn::Lsn;
+
+/// A server has told all its processes of a new setting after this.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// What the primary says of itself and its standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where its WAL ends.
+    pub end: Lsn,
+    /// Its commits wait for the standby.
+    pub waits: bool,
+    /// The standby, if it streams.
+    pub standby: Option<Standby>,
+}
+
+/// A standby that streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standby {
+    /// The primary counts it as synchronous.
+    pub synchronous: bool,
+    /// What it has on its disk.
+    pub flushed: Lsn,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing.
+    Nothing,
+    /// Have commits wait for the standby.
+    Wait,
+    /// See that every process knows: a checkpoint begins after it does.
+    Settle,
+    /// The promise is in force.
+    Promise,
+    /// Take the promise back, then have commits wait no more.
+    Degrade,
+}
+
+/// Where keeping the mode is.
+#[derive(Debug)]
+pub struct Keeper {
+    mode: Mode,
+    limit: Duration,
+    stage: Stage,
+    well_at: Instant,
+    flushed: Option<Lsn>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Commits do not wait.
+    Off,
+    /// They were told to.
+    Told(Instant),
+    /// All of them do; what was acknowledged before must reach the standby.
+    Settled(Option<Lsn>),
+    /// The promise is in force.
+    InForce,
+}
+
+impl Keeper {
+    /// Begins; `in_force` is what was promised before.
+    pub fn new(mode: Mode, limit: Duration, in_force: bool, now: Instant) -> Keeper {
+        Keeper {
+            mode,
+            limit,
+            stage: if in_force { Stage::InForce } else { Stage::Off },
+            well_at: now,
+            flushed: None,
+        }
+    }
+
+    /// Says whether the promise is in force.
+    pub fn in_force(&self) -> bool {
+        self.stage == Stage::InForce
+    }
+
+    /// Decides what to do, and takes it for done.
+    pub fn next(&mut self, seen: &Seen, now: Instant) -> Act {
+        self.note(seen, now);
+        if !seen.waits && self.stage != Stage::Off {
+            // Somebody else has taken the setting back.
+            self.stage = Stage::Off;
+            return Act::Degrade;
+        }
+        let gone = now.duration_since(self.well_at) > self.limit;
+        match (self.mode, self.stage) {
+            (Mode::Async, _) if seen.waits => self.degrade(),
+            (Mode::Async, _) => Act::Nothing,
+            (Mode::Sync, _) if seen.waits && gone => self.degrade(),
+            (Mode::Sync, Stage::Off) if seen.standby.is_none() || gone => Act::Nothing,
+            (_, Stage::Off) => {
+                self.stage = Stage::Told(now);
+                Act::Wait
+            }
+            (_, Stage::Told(at)) if now.duration_since(at) >= TOLD_AFTER => {
+                self.stage = Stage::Settled(None);
+                Act::Settle
+            }
+            (_, Stage::Settled(None)) => {
+                self.stage = Stage::Settled(Some(seen.end));
+                Act::Nothing
+            }
+            (_, Stage::Settled(Some(end))) if has(seen.standby, end) => {
+                self.stage = Stage::InForce;
+                Act::Promise
+            }
+            _ => Act::Nothing,
+        }
+    }
+
+    /// Takes back that every process knows: that could not be seen to.
+    pub fn not_settled(&mut self, now: Instant) {
+        self.stage = Stage::Told(now);
+    }
+
+    /// Notes when the standby was last seen to keep up.
+    fn note(&mut self, seen: &Seen, now: Instant) {
+        let flushed = seen.standby.map(|standby| standby.flushed);
+        let moves = flushed != self.flushed;
+        if flushed.is_some_and(|flushed| moves || flushed >= seen.end) {
+            self.well_at = now;
+        }
+        self.flushed = flushed;
+    }
+
+    fn degrade(&mut self) -> Act {
+        self.stage = Stage::Off;
+        Act::Degrade
+    }
+}
+
+fn has(standby: Option<Standby>, end: Lsn) -> bool {
+    standby.is_some_and(|standby| standby.synchronous && standby.flushed >= end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn seen(waits: bool, standby: Option<(bool, u64)>) -> Seen {
+        Seen {
+            end: Lsn(100),
+            waits,
+            standby: standby.map(|(synchronous, flushed)| Standby {
+                synchronous,
+                flushed: Lsn(flushed),
+            }),
+        }
+    }
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn after(&mut self, seconds: u64) -> Instant {
+            self.0 += Duration::from_secs(seconds);
+            self.0
+        }
+    }
+
+    fn keeper(mode: Mode, in_force: bool) -> (Keeper, Clock) {
+        let now = Instant::now();
+        (Keeper::new(mode, LIMIT, in_force, now), Clock(now))
+    }
+
+    /// Brings a promise into force.
+    fn promised(mode: Mode) -> (Keeper, Clock) {
+        let (mut keeper, mut clock) = keeper(mode, false);
+        let streams = seen(false, Some((false, 100)));
+        assert_eq!(keeper.next(&streams, clock.after(1)), Act::Wait);
+        let waits = seen(true, Some((true, 100)));
+        assert_eq!(keeper.next(&waits, clock.after(0)), Act::Nothing);
+        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Settle);
+        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Nothing);
+        assert!(!keeper.in_force());
+        keeper.not_settled(clock.after(1));
+        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Settle);
+        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Nothing);
+        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Promise);
+        assert!(keeper.in_force());
+        (keeper, clock)
+    }
+
+    #[test]
+    fn a_promise_comes_into_force_once_the_standby_has_what_came_before_it() {
+        let (mut keeper, mut clock) = keeper(Mode::Sync, false);
+        assert_eq!(
+            keeper.next(&seen(false, None), clock.after(1)),
+            Act::Nothing
+        );
+        assert_eq!(
+            keeper.next(&seen(false, Some((false, 50))), clock.after(1)),
+            Act::Wait
+        );
+        assert_eq!(
+            keeper.next(&seen(true, Some((true, 50))), clock.after(1)),
+            Act::Settle
+        );
+        for _ in 0..3 {
+            // It is synchronous, and does not have everything yet.
+            assert_eq!(
+                keeper.next(&seen(true, Some((true, 50))), clock.after(1)),
+                Act::Nothing
+            );
+        }
+        assert_eq!(
+            keeper.next(&seen(true, Some((false, 100))), clock.after(1)),
+            Act::Nothing
+        );
+        assert_eq!(
+            keeper.next(&seen(true, Some((true, 100))), clock.after(1)),
+            Act::Promise
+        );
+        promised(Mode::Strict);
+    }
+
+    #[test]
+    fn sync_degrades_after_the_limit_and_comes_back_and_strict_never_does() {
+        for mode in [Mode::Sync, Mode::Strict] {
+            let (mut keeper, mut clock) = promised(mode);
+            let gone = seen(true, None);
+            assert_eq!(keeper.next(&gone, clock.after(9)), Act::Nothing);
+            let late = keeper.next(&gone, clock.after(9));
+            if mode == Mode::Strict {
+                assert_eq!(late, Act::Nothing);
+                assert!(keeper.in_force());
+                continue;
+            }
+            assert_eq!(late, Act::Degrade);
+            assert!(!keeper.in_force());
+            assert_eq!(
+                keeper.next(&seen(false, None), clock.after(9)),
+                Act::Nothing
+            );
+            let back = seen(false, Some((false, 100)));
+            assert_eq!(keeper.next(&back, clock.after(1)), Act::Wait);
+        }
+    }
+
+    #[test]
+    fn a_standby_that_streams_and_takes_nothing_is_gone_too() {
+        let (mut keeper, mut clock) = promised(Mode::Sync);
+        let stuck = seen(true, Some((true, 99)));
+        assert_eq!(keeper.next(&stuck, clock.after(1)), Act::Nothing);
+        assert_eq!(keeper.next(&stuck, clock.after(9)), Act::Nothing);
+        assert_eq!(keeper.next(&stuck, clock.after(9)), Act::Degrade);
+        // It does not come back as long as it takes nothing.
+        let still = seen(false, Some((false, 99)));
+        assert_eq!(keeper.next(&still, clock.after(9)), Act::Nothing);
+        let moves = seen(false, Some((false, 100)));
+        assert_eq!(keeper.next(&moves, clock.after(1)), Act::Wait);
+    }
+
+    #[test]
+    fn async_takes_back_what_another_mode_left_and_a_setting_that_is_gone_is_no_promise() {
+        let (mut keeper, mut clock) = keeper(Mode::Async, true);
+        assert_eq!(keeper.next(&seen(true, None), clock.after(1)), Act::Degrade);
+        assert_eq!(
+            keeper.next(&seen(false, None), clock.after(1)),
+            Act::Nothing
+        );
+        let (mut keeper, mut clock) = promised(Mode::Strict);
+        assert_eq!(
+            keeper.next(&seen(false, None), clock.after(1)),
+            Act::Degrade
+        );
+        assert!(!keeper.in_force());
+        assert_eq!(keeper.next(&seen(false, None), clock.after(1)), Act::Wait);
+    }
+}

@@ -1,0 +1,485 @@
+//! `pgpair guard`: replaces a primary that is dead or frozen, by the same rules
+//! as `pgpair failover` and only without loss, brings the old one back, and
+//! keeps synchronous replication as it was asked for.
+
+mod keeper;
+mod notes;
+mod silence;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use self::keeper::{Act, Keeper, Seen, Standby};
+use self::notes::{Memory, Report};
+use self::silence::Silence;
+use super::disk::Disks;
+use super::ground::{Pair, START_AT_MOST};
+use super::journal::{self, Held};
+use super::layout::Node;
+use super::moving::Moved;
+use super::sql::{Row, SqlError};
+use super::sync::{self, Mode, Promise};
+use super::trouble::{Trouble, failed, refused};
+use super::{disk, failover, process, rejoin, switchover};
+use crate::threads;
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Longest for an answer that counts.
+const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
+
+/// A primary that this guard never saw alive is given this long after the
+/// guard's start: the host may have been started a moment before.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What was refused or went wrong is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// Longest for the hook.
+const HOOK_AT_MOST: Duration = Duration::from_secs(30);
+
+/// How the guard was told to be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What an acknowledged commit is to promise.
+    pub mode: Mode,
+    /// A primary is given up after being silent for this long.
+    pub confirm: Duration,
+    /// With [`Mode::Sync`], commits stop to wait for a standby that has been
+    /// gone for this long.
+    pub sync_limit: Duration,
+    /// Primaries that it replaces within an hour.
+    pub max_failovers: usize,
+    /// A program that is run at every event.
+    pub hook: Option<PathBuf>,
+}
+
+/// Pauses the guard for this long.
+///
+/// # Errors
+///
+/// Refuses a folder that is not the pair's.
+pub fn pause(pair: &Pair, length: Duration) -> Result<(), Trouble> {
+    disk::is_the_pairs(&pair.layout)?;
+    notes::pause(&pair.layout, notes::now() + length.as_secs().max(1))
+        .map_err(|error| refused(format!("the pause cannot be written: {error}")))?;
+    pair.say(&format!(
+        "the guard replaces no primary for {length:?}: pgpair guard resume ends that"
+    ));
+    Ok(())
+}
+
+/// Ends a pause.
+///
+/// # Errors
+///
+/// Refuses a folder that is not the pair's.
+pub fn resume(pair: &Pair) -> Result<(), Trouble> {
+    disk::is_the_pairs(&pair.layout)?;
+    notes::resume(&pair.layout)
+        .map_err(|error| refused(format!("the pause cannot be removed: {error}")))?;
+    pair.say("the guard is on watch");
+    Ok(())
+}
+
+/// Guards a pair until it is told to stop.
+///
+/// # Errors
+///
+/// Refuses while another guard is there, and a folder that is not the pair's.
+pub fn guard(pair: &Pair, options: Options) -> Result<(), Trouble> {
+    disk::is_the_pairs(&pair.layout)?;
+    let path = pair.layout.file("guard.lock");
+    let mut open = OpenOptions::new();
+    let open = open.write(true).create(true).truncate(false).mode(0o600);
+    let alone = open
+        .open(&path)
+        .map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    if flock(&alone, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(refused("another guard is at work on this pair"));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    ctrlc::set_handler(move || told.store(true, Ordering::Relaxed))
+        .map_err(|error| failed(format!("signals cannot be handled: {error}")))?;
+    let mut guard = Guard::new(pair, options);
+    log::info!(
+        "guard state=started prefix={} mode={} confirm_ms={} max_failovers={}",
+        pair.layout.prefix,
+        guard.options.mode.word(),
+        guard.options.confirm.as_millis(),
+        guard.options.max_failovers
+    );
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        guard.look();
+        thread::sleep(LOOK_EVERY.saturating_sub(began.elapsed()));
+    }
+    log::info!("guard state=stopped");
+    Ok(())
+}
+
+struct Guard<'a> {
+    pair: &'a Pair,
+    options: Options,
+    memory: Memory,
+    started: Instant,
+    /// Who was the primary at the last look, and how it does.
+    primary: Option<Watched>,
+    /// When something that did not work may be tried again.
+    not_before: Option<Instant>,
+    /// Why nothing can be done, as it was told last.
+    blocked: Option<String>,
+    paused: bool,
+}
+
+/// The primary under watch.
+struct Watched {
+    node: Node,
+    asked: Option<Receiver<Result<Vec<Row>, SqlError>>>,
+    silence: Silence,
+    was_alive: bool,
+    keeper: Keeper,
+}
+
+impl<'a> Guard<'a> {
+    fn new(pair: &'a Pair, options: Options) -> Guard<'a> {
+        Guard {
+            memory: Memory::read(&pair.layout),
+            pair,
+            options,
+            started: Instant::now(),
+            primary: None,
+            not_before: None,
+            blocked: None,
+            paused: false,
+        }
+    }
+
+    /// Looks once and does what has to be done.
+    fn look(&mut self) {
+        let until = notes::paused_until(&self.pair.layout, notes::now());
+        self.told_of_pause(until);
+        let outcome = self.act(until.is_some());
+        self.told_of_trouble(outcome.err());
+        self.report(until);
+    }
+
+    fn act(&mut self, paused: bool) -> Result<(), Trouble> {
+        if journal::read(&self.pair.layout)?.is_some() {
+            // A primary on its way says nothing of itself.
+            self.primary = None;
+            return match paused || !self.may_try() {
+                true => Ok(()),
+                false => self.finish_what_was_left(),
+            };
+        }
+        let disks = Disks::read(&self.pair.layout)?;
+        let answer = self.ask(disks.primary);
+        let now = Instant::now();
+        let confirm = self.options.confirm;
+        let grace_is_over = self.started.elapsed() > GRACE;
+        let watched = self.watched(disks.primary);
+        watched.silence.note(&answer, now);
+        watched.was_alive |= answer.is_ok();
+        let known = watched.was_alive || grace_is_over;
+        match answer {
+            Ok(row) => {
+                let seen = self.seen(disks.primary, &row)?;
+                self.keep(disks.primary, &seen)?;
+                self.bring_back(disks.primary, paused)
+            }
+            Err(_) if known && !paused && watched.silence.is_over(confirm, now) => {
+                if self.may_try() {
+                    self.replace(disks.primary)?;
+                }
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn may_try(&self) -> bool {
+        self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn watched(&mut self, node: Node) -> &mut Watched {
+        let (mode, limit) = (self.options.mode, self.options.sync_limit);
+        let layout = &self.pair.layout;
+        let changed = self.primary.as_ref().is_none_or(|it| it.node != node);
+        if changed {
+            let in_force = sync::proves(layout, node);
+            self.primary = Some(Watched {
+                node,
+                asked: None,
+                silence: Silence::default(),
+                was_alive: false,
+                keeper: Keeper::new(mode, limit, in_force, Instant::now()),
+            });
+        }
+        self.primary.as_mut().expect("made above")
+    }
+
+    /// Asks the primary; one that owes an answer is not asked anew, so that a
+    /// frozen one holds one thread only.
+    fn ask(&mut self, node: Node) -> Result<Row, SqlError> {
+        let slot = self.pair.layout.slot(node.other());
+        let server = self.pair.server(node);
+        let watched = self.watched(node);
+        // An answer to an old question says nothing of now.
+        if let Some(owed) = watched.asked.take()
+            && matches!(owed.try_recv(), Err(TryRecvError::Empty))
+        {
+            watched.asked = Some(owed);
+            return Err(SqlError::Silent(ANSWER_AT_MOST));
+        }
+        let sql = format!(
+            "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END, \
+                    current_setting('synchronous_standby_names') <> '', \
+                    s.sync_state IN ('sync', 'quorum'), s.flush_lsn \
+             FROM (SELECT 1) one LEFT JOIN pg_stat_replication s \
+               ON s.application_name = '{slot}' AND s.state = 'streaming'"
+        );
+        let asked = server.begin(&sql, ANSWER_AT_MOST)?;
+        match asked.recv_timeout(ANSWER_AT_MOST) {
+            Ok(rows) => rows?
+                .into_iter()
+                .next()
+                .ok_or_else(|| SqlError::Said("no row".to_owned())),
+            Err(_) => {
+                watched.asked = Some(asked);
+                Err(SqlError::Silent(ANSWER_AT_MOST))
+            }
+        }
+    }
+
+    fn seen(&self, node: Node, row: &Row) -> Result<Seen, Trouble> {
+        let cell = |index: usize| row.get(index).and_then(Option::as_deref);
+        let Some(end) = cell(0).and_then(|text| text.parse().ok()) else {
+            return Err(failed(format!(
+                "{node} is the primary on disk and runs as a standby: restart it"
+            )));
+        };
+        Ok(Seen {
+            end,
+            waits: cell(1) == Some("t"),
+            standby: cell(3)
+                .and_then(|text| text.parse().ok())
+                .map(|flushed| Standby {
+                    synchronous: cell(2) == Some("t"),
+                    flushed,
+                }),
+        })
+    }
+
+    /// Keeps synchronous replication as it was asked for.
+    fn keep(&mut self, node: Node, seen: &Seen) -> Result<(), Trouble> {
+        let mode = self.options.mode;
+        let was = sync::read(&self.pair.layout)?;
+        let none_ever = was.is_none() && mode == Mode::Async;
+        if none_ever || journal::read(&self.pair.layout)?.is_some() {
+            // Not ours to touch: nobody asked for it, or the primary is moving.
+            return Ok(());
+        }
+        let watched = self.watched(node);
+        let act = watched.keeper.next(seen, Instant::now());
+        let promise = Promise {
+            mode,
+            primary: node,
+            in_force: watched.keeper.in_force(),
+        };
+        if was != Some(promise) {
+            // Taken back before commits stop to wait; given after they all do.
+            sync::write(&self.pair.layout, &promise)?;
+        }
+        match act {
+            Act::Nothing => Ok(()),
+            Act::Wait => sync::set_names(self.pair, node, true),
+            Act::Settle => {
+                let settled = self.pair.server(node).rows("CHECKPOINT", START_AT_MOST);
+                settled.map(drop).map_err(|error| {
+                    self.watched(node).keeper.not_settled(Instant::now());
+                    self.pair.no_answer(node, &error)
+                })
+            }
+            Act::Promise => {
+                self.event("synchronous", &[("primary", node.name())]);
+                Ok(())
+            }
+            Act::Degrade => {
+                sync::set_names(self.pair, node, false)?;
+                self.event("degraded", &[("primary", node.name())]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Replaces a primary that was silent for long enough.
+    fn replace(&mut self, from: Node) -> Result<(), Trouble> {
+        self.not_before = Some(Instant::now() + RETRY_AFTER);
+        let recent = self.memory.recent(notes::now());
+        if recent >= self.options.max_failovers {
+            return Err(refused(format!(
+                "{from} is dead, and {recent} primaries were replaced within the last hour: \
+                 see why, then run pgpair failover"
+            )));
+        }
+        let held = Held::take(&self.pair.layout, "guard")?;
+        let silent = self.primary.as_ref().and_then(|it| it.silence.since());
+        log::warn!(
+            "guard state=replacing primary={from} silent_ms={}",
+            silent.map_or(0, |since| since.elapsed().as_millis())
+        );
+        let moved = failover::replace(self.pair, &held, from, false)?;
+        self.memory.failovers.push(notes::now());
+        self.moved("failover", &moved);
+        Ok(())
+    }
+
+    fn finish_what_was_left(&mut self) -> Result<(), Trouble> {
+        // A command that is at work has the lock: then there is nothing to do.
+        let Ok(held) = Held::take(&self.pair.layout, "guard") else {
+            return Ok(());
+        };
+        let Some(left) = held.unfinished()? else {
+            return Ok(());
+        };
+        self.not_before = Some(Instant::now() + RETRY_AFTER);
+        let moved = switchover::take_up(self.pair, &held, left)?;
+        self.moved("completed", &moved);
+        Ok(())
+    }
+
+    fn moved(&mut self, event: &str, moved: &Moved) {
+        let (primary, old) = (moved.primary, moved.primary.other());
+        self.memory.owed = moved.alone.is_some().then_some(old);
+        self.remember();
+        let timeline = moved.timeline.to_string();
+        self.event(
+            event,
+            &[("primary", primary.name()), ("timeline", &timeline)],
+        );
+        match &moved.alone {
+            None => self.event("rejoin", &[("node", old.name())]),
+            Some(trouble) => log::warn!(
+                "guard state=alone node={old} cause={:?}",
+                trouble.to_string()
+            ),
+        }
+    }
+
+    /// Brings back the node that a failover left behind.
+    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<(), Trouble> {
+        if self.memory.owed != Some(primary.other()) || paused || !self.may_try() {
+            return Ok(());
+        }
+        self.not_before = Some(Instant::now() + RETRY_AFTER);
+        let held = Held::take(&self.pair.layout, "guard")?;
+        rejoin::rejoin(self.pair, primary.other(), rejoin::Extent::Whole)?;
+        drop(held);
+        self.memory.owed = None;
+        self.remember();
+        self.event("rejoin", &[("node", primary.other().name())]);
+        Ok(())
+    }
+
+    fn remember(&mut self) {
+        if let Err(error) = self.memory.write(&self.pair.layout) {
+            log::error!("guard state=forgetful cause={:?}", error.to_string());
+        }
+    }
+
+    fn told_of_pause(&mut self, until: Option<u64>) {
+        let paused = until.is_some();
+        if paused != std::mem::replace(&mut self.paused, paused) {
+            self.event(if paused { "paused" } else { "resumed" }, &[]);
+        }
+        if paused && let Some(watched) = &mut self.primary {
+            // What was silent under a pause must be confirmed anew after it.
+            watched.silence = Silence::default();
+        }
+    }
+
+    fn told_of_trouble(&mut self, trouble: Option<Trouble>) {
+        // What is refused stays so until the next try says otherwise.
+        let waits = trouble.is_none() && !self.may_try() && self.is_silent();
+        if waits {
+            return;
+        }
+        let text = trouble.map(|trouble| trouble.to_string());
+        if text == self.blocked {
+            return;
+        }
+        match &text {
+            Some(text) => self.event("blocked", &[("cause", text)]),
+            None => self.event("unblocked", &[]),
+        }
+        self.blocked = text;
+    }
+
+    fn is_silent(&self) -> bool {
+        let silence = self.primary.as_ref().map(|it| &it.silence);
+        silence.is_some_and(|silence| silence.since().is_some())
+    }
+
+    fn report(&mut self, paused_until: Option<u64>) {
+        let now = notes::now();
+        let failovers = self.memory.recent(now);
+        let synchronous = self.primary.as_ref().is_some_and(|it| it.keeper.in_force());
+        let report = Report {
+            at: now,
+            state: match (paused_until, &self.blocked) {
+                (Some(_), _) => "paused",
+                (None, Some(_)) => "blocked",
+                (None, None) => "watching",
+            },
+            detail: self.blocked.as_deref(),
+            mode: self.options.mode.word(),
+            synchronous,
+            paused_until,
+            failovers,
+        };
+        if let Err(error) = report.write(&self.pair.layout) {
+            log::debug!("guard state=unreported cause={:?}", error.to_string());
+        }
+    }
+
+    /// Logs an event and runs the hook, which nobody waits for.
+    fn event(&self, event: &str, facts: &[(&str, &str)]) {
+        let facts: Vec<String> = facts
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        log::info!("guard event={event} {}", facts.join(" "));
+        let Some(hook) = self.options.hook.clone() else {
+            return;
+        };
+        let prefix = self.pair.layout.prefix.clone();
+        let event = event.to_owned();
+        let run = move || {
+            let mut command = Command::new(&hook);
+            command
+                .arg(&event)
+                .arg(format!("prefix={prefix}"))
+                .args(&facts);
+            match process::run(&mut command, HOOK_AT_MOST) {
+                Ok(done) if done.success => {}
+                Ok(done) => log::warn!("hook event={event} said={:?}", done.last_words()),
+                Err(error) => log::warn!("hook event={event} cause={:?}", error.to_string()),
+            }
+        };
+        if let Err(error) = threads::spawn("hook".to_owned(), run) {
+            log::warn!("hook cause={:?}", error.to_string());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the guard remembers and tells: its own memory, the pause, and the file
+//! in which the probe finds its state.
+
+use std::fs;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::pair::disk;
+use crate::pair::layout::{Layout, Node, value_of};
+
+const MEMORY: &str = "guard";
+const PAUSE: &str = "guard.pause";
+const REPORT: &str = "probe/guard.json";
+
+/// Failovers count for this long.
+const HOUR: u64 = 3600;
+
+/// Returns the seconds since 1970, by the host's clock: what survives a restart
+/// cannot be told by another.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// What outlives the guard itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// When it replaced a primary, in seconds since 1970; of the last hour.
+    pub failovers: Vec<u64>,
+    /// The node that it must still bring back.
+    pub owed: Option<Node>,
+}
+
+impl Memory {
+    /// Reads it; what cannot be read is forgotten.
+    pub fn read(layout: &Layout) -> Memory {
+        let text = fs::read_to_string(layout.file(MEMORY)).unwrap_or_default();
+        let failovers = value_of(&text, "failovers").unwrap_or_default();
+        Memory {
+            failovers: failovers.split(',').flat_map(str::parse).collect(),
+            owed: value_of(&text, "owed").and_then(Node::named),
+        }
+    }
+
+    /// Writes it for good.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the disk does not take it.
+    pub fn write(&self, layout: &Layout) -> io::Result<()> {
+        let failovers: Vec<String> = self.failovers.iter().map(u64::to_string).collect();
+        let owed = self.owed.map_or("none", Node::name);
+        let text = format!("failovers={} owed={owed}\n", failovers.join(","));
+        disk::replace(&layout.file(MEMORY), text.as_bytes(), 0o600)
+    }
+
+    /// Returns how many failovers there were in the last hour.
+    pub fn recent(&mut self, now: u64) -> usize {
+        // A clock that jumped back must not keep one for ever.
+        self.failovers.retain(|at| *at <= now && now - *at < HOUR);
+        self.failovers.len()
+    }
+}
+
+/// Pauses the guard until then, in seconds since 1970.
+///
+/// # Errors
+///
+/// Fails if it cannot be written.
+pub fn pause(layout: &Layout, until: u64) -> io::Result<()> {
+    disk::replace(&layout.file(PAUSE), until.to_string().as_bytes(), 0o600)
+}
+
+/// Ends a pause; none is no error.
+///
+/// # Errors
+///
+/// Fails if it cannot be removed.
+pub fn resume(layout: &Layout) -> io::Result<()> {
+    disk::absent(fs::remove_file(layout.file(PAUSE)))
+}
+
+/// Returns until when the guard is paused, if it is.
+pub fn paused_until(layout: &Layout, now: u64) -> Option<u64> {
+    let text = fs::read_to_string(layout.file(PAUSE)).ok()?;
+    text.trim().parse().ok().filter(|until| *until > now)
+}
+
+/// What the guard says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report<'a> {
+    /// When this was written, in seconds since 1970.
+    pub at: u64,
+    /// `watching`, `paused` or `blocked`.
+    pub state: &'a str,
+    /// What keeps it from replacing a primary, for a person.
+    pub detail: Option<&'a str>,
+    /// `async`, `sync` or `strict`.
+    pub mode: &'a str,
+    /// Every acknowledged commit is on the standby's disk.
+    pub synchronous: bool,
+    /// The end of a pause, in seconds since 1970.
+    pub paused_until: Option<u64>,
+    /// Primaries that it replaced in the last hour.
+    pub failovers: usize,
+}
+
+impl Report<'_> {
+    /// Puts it where the probe finds it, if there is one.
+    pub fn write(&self, layout: &Layout) -> io::Result<()> {
+        let path = layout.file(REPORT);
+        let Some(folder) = path.parent().filter(|folder| folder.exists()) else {
+            return Ok(());
+        };
+        // Not for good: what is lost with the host is of no interest after it.
+        let beside = folder.join("guard.new");
+        fs::write(&beside, serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        fs::rename(&beside, &path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failovers_count_for_an_hour() {
+        let mut memory = Memory {
+            failovers: vec![1_000, 4_000, 9_000],
+            owed: None,
+        };
+        assert_eq!(
+            memory.recent(4_600),
+            1,
+            "one is of another time, one too old"
+        );
+        assert_eq!(memory.failovers, [4_000]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_read_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
+        assert_eq!(Memory::read(&layout), Memory::default());
+        for (failovers, owed) in [(vec![], None), (vec![1, 2], Some(Node::B))] {
+            let memory = Memory { failovers, owed };
+            memory.write(&layout).expect("writes");
+            assert_eq!(Memory::read(&layout), memory);
+        }
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself_or_when_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
+        assert_eq!(paused_until(&layout, 0), None);
+        pause(&layout, 100).expect("writes");
+        assert_eq!(paused_until(&layout, 99), Some(100));
+        assert_eq!(paused_until(&layout, 100), None);
+        pause(&layout, 200).expect("writes");
+        for _ in 0..2 {
+            resume(&layout).expect("removes");
+            assert_eq!(paused_until(&layout, 99), None);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One command at a time, and where a killed one was: a lock and a small file
+//! in the pair's folder. Who is primary is never read from here, only from the
+//! disks.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::disk;
+use super::layout::{Layout, Node, value_of};
+use super::trouble::{Trouble, failed, refused};
+
+/// Who is at work, for the message to who comes second.
+const LOCK: &str = "lock";
+
+/// What is under way.
+const JOURNAL: &str = "journal";
+
+/// Why the primary moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is well, and is stopped cleanly.
+    Switchover,
+    /// It is dead or frozen.
+    Failover,
+}
+
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Switchover, Kind::Failover];
+
+    /// Returns the command's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Switchover => "switchover",
+            Kind::Failover => "failover",
+        }
+    }
+}
+
+/// How far a move has come. Each step is written down before it is begun, and
+/// can be taken again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The old primary is stopped and fenced, and the standby proven to have
+    /// everything. It can be rolled back.
+    Stopping,
+    /// The standby is promoted. There is no way back from here.
+    Promoting,
+    /// The old primary is made a standby.
+    Rejoining,
+}
+
+impl Step {
+    const ALL: [Step; 3] = [Step::Stopping, Step::Promoting, Step::Rejoining];
+
+    fn word(self) -> &'static str {
+        match self {
+            Step::Stopping => "stopping",
+            Step::Promoting => "promoting",
+            Step::Rejoining => "rejoining",
+        }
+    }
+}
+
+/// A primary on its way to the other node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Why it moves.
+    pub kind: Kind,
+    /// The old primary.
+    pub from: Node,
+    /// The new primary.
+    pub to: Node,
+    /// How far it has come.
+    pub step: Step,
+    /// The operator accepts the loss of what the standby does not have.
+    pub accept_loss: bool,
+    /// The old primary's container ran when this began: a roll-back starts it.
+    pub ran: bool,
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "kind={} from={} to={} step={} accept_loss={} ran={}",
+            self.kind.word(),
+            self.from,
+            self.to,
+            self.step.word(),
+            self.accept_loss,
+            self.ran
+        )
+    }
+}
+
+impl Move {
+    /// Reads what [`fmt::Display`] writes.
+    fn parse(line: &str) -> Option<Move> {
+        let word = |key| value_of(line, key);
+        let yes = |key| word(key)?.parse().ok();
+        let (kind, step) = (word("kind")?, word("step")?);
+        Some(Move {
+            kind: Kind::ALL.into_iter().find(|it| it.word() == kind)?,
+            from: Node::named(word("from")?)?,
+            to: Node::named(word("to")?)?,
+            step: Step::ALL.into_iter().find(|it| it.word() == step)?,
+            accept_loss: yes("accept_loss")?,
+            ran: yes("ran")?,
+        })
+        .filter(|it| it.from != it.to)
+    }
+}
+
+/// The right to change the pair, held by one command at a time. The kernel
+/// takes it back when the process ends, however that comes about.
+#[derive(Debug)]
+pub struct Held {
+    layout: Layout,
+    _lock: File,
+}
+
+impl Held {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// Refuses while another command has it, and a folder that is not the pair's.
+    pub fn take(layout: &Layout, command: &str) -> Result<Held, Trouble> {
+        disk::is_the_pairs(layout)?;
+        let path = layout.file(LOCK);
+        let cannot = |error: io::Error| refused(format!("{}: {error}", path.display()));
+        let mut open = OpenOptions::new();
+        let open = open.read(true).write(true).create(true).truncate(false);
+        let mut file = open.mode(0o600).open(&path).map_err(cannot)?;
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(cannot(error.into()));
+            }
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(refused(format!(
+                "pgpair {} is at work on this pair: wait until it has ended",
+                holder.trim()
+            )));
+        }
+        // Only for the message: what cannot be written is no reason to stop.
+        let _ = file.set_len(0).and_then(|()| file.rewind());
+        let _ = writeln!(file, "{command} (pid {})", std::process::id());
+        Ok(Held {
+            layout: layout.clone(),
+            _lock: file,
+        })
+    }
+
+    /// Returns the move that a command left unfinished.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a journal that cannot be read.
+    pub fn unfinished(&self) -> Result<Option<Move>, Trouble> {
+        read(&self.layout)
+    }
+
+    /// Writes down how far a move has come, for good.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the disk does not take it.
+    pub fn record(&self, step: &Move) -> Result<(), Trouble> {
+        let path = self.layout.file(JOURNAL);
+        disk::replace(&path, step.to_string().as_bytes(), 0o600)
+            .map_err(|error| failed(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// Forgets the move: it is done, or rolled back.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be removed.
+    pub fn forget(&self) -> Result<(), Trouble> {
+        let path = self.layout.file(JOURNAL);
+        disk::absent(fs::remove_file(&path))
+            .and_then(|()| disk::sync_folder(self.layout.root()))
+            .map_err(|error| failed(format!("cannot remove {}: {error}", path.display())))
+    }
+}
+
+/// Returns the move that is under way or was left unfinished.
+///
+/// # Errors
+///
+/// Refuses a journal that cannot be read.
+pub fn read(layout: &Layout) -> Result<Option<Move>, Trouble> {
+    let path = layout.file(JOURNAL);
+    let odd = |error: &dyn std::fmt::Display| {
+        refused(format!(
+            "{} cannot be read ({error}): remove it if no pgpair is at work",
+            path.display()
+        ))
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => Move::parse(&text).map(Some).ok_or_else(|| odd(&"garbled")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(odd(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (tempfile::TempDir, Layout) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
+        fs::write(layout.marker(), "p\n").expect("writes");
+        (folder, layout)
+    }
+
+    const BEGUN: Move = Move {
+        kind: Kind::Switchover,
+        from: Node::A,
+        to: Node::B,
+        step: Step::Stopping,
+        accept_loss: false,
+        ran: true,
+    };
+
+    #[test]
+    fn the_second_command_is_refused_and_told_of_the_first() {
+        let (_folder, layout) = pair();
+        let held = Held::take(&layout, "switchover").expect("nobody has it");
+        let trouble = Held::take(&layout, "failover").expect_err("it is held");
+        let words = format!("switchover (pid {}) is at work", std::process::id());
+        assert!(trouble.to_string().contains(&words), "{trouble}");
+        drop(held);
+        Held::take(&layout, "failover").expect("it was given back");
+    }
+
+    #[test]
+    fn a_move_is_remembered_until_it_is_done() {
+        let (_folder, layout) = pair();
+        let held = Held::take(&layout, "switchover").expect("nobody has it");
+        assert_eq!(held.unfinished(), Ok(None));
+        for step in [Step::Stopping, Step::Promoting, Step::Rejoining] {
+            let there = Move { step, ..BEGUN };
+            held.record(&there).expect("writes");
+            assert_eq!(read(&layout), Ok(Some(there)));
+        }
+        for _ in 0..2 {
+            held.forget().expect("removes");
+            assert_eq!(held.unfinished(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_refused() {
+        let (_folder, layout) = pair();
+        for half in [
+            "",
+            "kind=switch",
+            "kind=switchover from=a to=a step=stopping accept_loss=false ran=true",
+        ] {
+            fs::write(layout.file(JOURNAL), half).expect("writes");
+            let trouble = read(&layout).expect_err("half of it");
+            assert!(trouble.to_string().contains("journal"), "{trouble}");
+        }
+    }
+}

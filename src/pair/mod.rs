@@ -1,0 +1,29 @@
+//! How a pair on this Docker host is changed: the primary moved, replaced, its
+//! old self brought back.
+//!
+//! - [`disk`] says who is primary, and holds the fence; [`control`] how a node
+//!   ended; [`docker`] runs the containers, [`sql`] asks the servers.
+//! - [`moving`] is the one way in which a primary moves; [`switchover`] and
+//!   [`failover`] decide whether it may, [`loss`] what would be lost,
+//!   [`rejoin`] brings the other node back.
+//! - [`guard`] does all that by itself, and keeps what [`sync`] promises.
+//! - [`journal`] lets one command at a time in, and remembers where a killed
+//!   one was.
+
+pub mod command;
+pub mod control;
+pub mod disk;
+pub mod docker;
+pub mod failover;
+pub mod ground;
+pub mod guard;
+pub mod journal;
+pub mod layout;
+pub mod loss;
+pub mod moving;
+pub mod process;
+pub mod rejoin;
+pub mod sql;
+pub mod switchover;
+pub mod sync;
+pub mod trouble;

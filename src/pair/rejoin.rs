@@ -1,0 +1,439 @@
+//! `pgpair rejoin`: makes the node that is not the primary its standby. It
+//! follows if it can, is rewound if it must, and copied anew if nothing else
+//! helps; its old data is kept until the new has proven itself.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::control::{Control, Ended};
+use super::disk::{self, Disks, NodeDisk};
+use super::docker::{self, OneShot};
+use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
+use super::layout::{CONF, LABEL, MOUNT, Node};
+use super::sql::SqlError;
+use super::trouble::{Trouble, failed, refused};
+use crate::probe::lsn::Lsn;
+
+/// A standby that neither streams nor gets any further for this long never
+/// will: its WAL receiver tries every 5 s.
+const QUIET_AT_MOST: Duration = Duration::from_secs(12);
+
+/// Longest until a standby streams that does get further.
+const STREAM_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// Longest for a rewind and for a copy of all data.
+const REWIND_AT_MOST: Duration = Duration::from_secs(3600);
+const COPY_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// Room beside the size of what is copied: WAL that is written meanwhile.
+const ROOM_BESIDE: u64 = 256 * 1024 * 1024;
+
+/// How often a node is started that is found stopped.
+const STARTS: usize = 2;
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Runs crash recovery in the data and makes it follow the source. A lock file
+/// of the dead server would name process 1, which lives in this container too.
+const REWIND: &str = "\
+cd /var/lib/postgresql/data
+rm -f pgdata.rewind/standby.signal pgdata.rewind/postmaster.pid
+pg_rewind --target-pgdata=pgdata.rewind --config-file=/etc/postgresql/postgresql.conf \
+--source-server='host=/run/source user=postgres dbname=postgres'
+sync
+";
+
+/// How far a node is brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Until it streams.
+    Whole,
+    /// Until it has data, which whoever runs its container starts.
+    DataOnly,
+}
+
+/// Makes `node` the standby of the other node, which must be the primary.
+///
+/// # Errors
+///
+/// Refuses what it must not touch; fails if nothing helps, with the old data
+/// still there.
+pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Trouble> {
+    let job = Job {
+        pair,
+        node,
+        primary: node.other(),
+        disks: Disks::read(&pair.layout)?,
+    };
+    if job.disks.primary == node {
+        return Err(refused(format!("{node} is the primary")));
+    }
+    if extent == Extent::Whole {
+        pair.container(node)?;
+    }
+    if extent == Extent::DataOnly && !job.disks.of(node).empty {
+        pair.say(&format!("{node} has data already"));
+        return Ok(());
+    }
+    job.primary_is_well()?;
+    if extent == Extent::Whole && pair.streams(node)? {
+        pair.say(&format!("{node} streams"));
+        return job.tidy_up();
+    }
+    job.have_slot()?;
+    if extent == Extent::DataOnly {
+        return job.copy();
+    }
+    job.by_the_cheapest_way()?;
+    job.tidy_up()
+}
+
+struct Job<'a> {
+    pair: &'a Pair,
+    node: Node,
+    primary: Node,
+    disks: Disks,
+}
+
+impl Job<'_> {
+    fn primary_is_well(&self) -> Result<(), Trouble> {
+        let recovering = self.pair.value(self.primary, "SELECT pg_is_in_recovery()");
+        match recovering {
+            Ok(answer) if answer == "f" => Ok(()),
+            Ok(_) => Err(refused(format!("{} is no primary", self.primary))),
+            Err(trouble) => Err(refused(format!(
+                "the primary does not answer ({trouble}): start it, or run pgpair failover"
+            ))),
+        }
+    }
+
+    /// Has the primary keep what the node will need.
+    fn have_slot(&self) -> Result<(), Trouble> {
+        let slot = self.pair.layout.slot(self.node);
+        // One that has lost WAL cannot be used any more.
+        let sql = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+               WHERE slot_name = '{slot}' AND NOT active AND wal_status = 'lost'; \
+             SELECT pg_create_physical_replication_slot('{slot}', true) \
+               WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')"
+        );
+        let asked = self.pair.server(self.primary).rows(&sql, SQL_AT_MOST);
+        asked
+            .map(drop)
+            .map_err(|error| self.pair.no_answer(self.primary, &error))
+    }
+
+    fn by_the_cheapest_way(&self) -> Result<(), Trouble> {
+        let (pair, node) = (self.pair, self.node);
+        let disk = self.disks.of(node);
+        if disk.empty {
+            self.copy()?;
+            return self.start_and_stream();
+        }
+        let control = disk.control()?;
+        let runs = !pair.is_down(node)?;
+        if runs || self.may_follow(&control) {
+            if self.start_and_stream().is_ok() {
+                pair.say(&format!("{node} follows {} as it is", self.primary));
+                return Ok(());
+            }
+            pair.say(&format!("{node} cannot follow {} as it is", self.primary));
+        }
+        match self.rewind() {
+            Ok(()) if self.start_and_stream().is_ok() => return Ok(()),
+            Ok(()) => pair.say(&format!("{node} does not stream after the rewind")),
+            Err(trouble) => pair.say(&format!("{node} cannot be rewound: {trouble}")),
+        }
+        self.copy()?;
+        self.start_and_stream()
+    }
+
+    /// Says whether the node's WAL ends before the primary's own began, as far
+    /// as its disk tells.
+    fn may_follow(&self, control: &Control) -> bool {
+        match control.ended {
+            // Where a crashed primary's WAL ends is known after its recovery only.
+            Ended::InProduction => false,
+            Ended::ShutDown => self
+                .fork_of(control.timeline)
+                .is_none_or(|fork| control.checkpoint < fork),
+            Ended::ShutDownInRecovery | Ended::Otherwise => true,
+        }
+    }
+
+    /// Returns where the primary's history left a timeline, if it did.
+    fn fork_of(&self, timeline: u32) -> Option<Lsn> {
+        let folder = self.disks.of(self.primary).pgdata.join("pg_wal");
+        let newest = highest_history(&folder)?;
+        let text = fs::read_to_string(folder.join(format!("{newest:08X}.history"))).ok()?;
+        fork_in(&text, timeline)
+    }
+
+    /// Starts the node and waits until it streams.
+    fn start_and_stream(&self) -> Result<(), Trouble> {
+        let (pair, node) = (self.pair, self.node);
+        pair.start(node)?;
+        let began = Instant::now();
+        let mut moved_at = began;
+        let mut last = String::new();
+        let mut starts = 1;
+        loop {
+            if pair.streams(node)? {
+                pair.say(&format!("{node} streams from {}", self.primary));
+                return Ok(());
+            }
+            match self.position() {
+                Ok(position) if position != last => {
+                    last = position;
+                    moved_at = Instant::now();
+                }
+                Err(SqlError::NotYet(_)) if began.elapsed() < START_AT_MOST => {
+                    moved_at = Instant::now();
+                }
+                // A stop that was under way when it was started has come about.
+                Err(SqlError::Gone(_)) if starts < STARTS && pair.is_down(node)? => {
+                    starts += 1;
+                    pair.start(node)?;
+                }
+                _ => {}
+            }
+            if moved_at.elapsed() > QUIET_AT_MOST || began.elapsed() > STREAM_AT_MOST {
+                return Err(failed(format!(
+                    "{node} does not stream: docker logs {} says why",
+                    pair.layout.container(node)
+                )));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn position(&self) -> Result<String, SqlError> {
+        let sql = "SELECT coalesce(pg_last_wal_replay_lsn()::text, '') \
+                   || coalesce(pg_last_wal_receive_lsn()::text, '')";
+        self.pair.server(self.node).value(sql, SQL_AT_MOST)
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.pair.layout.data(self.node).join(name)
+    }
+
+    /// Rewinds the data, which is away from its place meanwhile: without its
+    /// fence it must not be found there by anybody.
+    fn rewind(&self) -> Result<(), Trouble> {
+        let (pair, node) = (self.pair, self.node);
+        let (place, aside) = (self.data("pgdata"), self.data("pgdata.rewind"));
+        pair.stop(node, Stop::Gently)?;
+        // The rewind looks for the primary's timeline in its control file.
+        let checkpoint = pair.server(self.primary).rows("CHECKPOINT", START_AT_MOST);
+        checkpoint.map_err(|error| pair.no_answer(self.primary, &error))?;
+        self.rename(&place, &aside)?;
+        pair.say(&format!(
+            "rewinding {node} to where {} went on",
+            self.primary
+        ));
+        let source = pair.layout.run(self.primary);
+        let done = self.run_tool(
+            REWIND,
+            "none",
+            vec![(source, "/run/source", true)],
+            REWIND_AT_MOST,
+        );
+        if let Err(trouble) = done {
+            // What was rewound in part is of use to nobody but an archaeologist.
+            self.set_aside(&aside)?;
+            return Err(trouble);
+        }
+        disk::fence(&aside).map_err(|error| self.io(&aside, &error))?;
+        self.rename(&aside, &place)
+    }
+
+    /// Makes a fresh copy beside the data and puts it in its place.
+    fn copy(&self) -> Result<(), Trouble> {
+        let (pair, node) = (self.pair, self.node);
+        let (place, beside) = (self.data("pgdata"), self.data("pgdata.new"));
+        pair.stop(node, Stop::Gently)?;
+        docker::remove(&self.tool_name()).map_err(|error| docker_failed(&error))?;
+        let abandoned = self.data("pgdata.rewind");
+        if abandoned.exists() {
+            self.set_aside(&abandoned)?;
+        }
+        self.remove(&beside)?;
+        self.has_room()?;
+        pair.say(&format!("copying {} for {node}", self.primary));
+        let script = format!(
+            "cd {MOUNT}\n\
+             pg_basebackup --pgdata=pgdata.new --wal-method=stream --checkpoint=fast --slot={} --dbname='host={} port=5432 \
+             user=replicator passfile={CONF}/pgpass sslmode=verify-full sslrootcert={CONF}/ca.crt connect_timeout=10'\n\
+             touch pgdata.new/standby.signal\n\
+             sync\n",
+            pair.layout.slot(node),
+            pair.layout.container(self.primary),
+        );
+        self.run_tool(&script, &pair.layout.prefix, Vec::new(), COPY_AT_MOST)?;
+        if !NodeDisk::read(&pair.layout, node).empty {
+            self.set_aside(&place)?;
+        }
+        self.rename(&beside, &place)?;
+        pair.say(&format!("{node} has a copy of {}", self.primary));
+        Ok(())
+    }
+
+    fn has_room(&self) -> Result<(), Trouble> {
+        let needed = disk::used_bytes(&self.disks.of(self.primary).pgdata) + ROOM_BESIDE;
+        let place = self.pair.layout.data(self.node);
+        let free = disk::free_bytes(&place).map_err(|error| self.io(&place, &error))?;
+        if free >= needed {
+            return Ok(());
+        }
+        Err(refused(format!(
+            "{} has {} MB free, and a copy needs {} MB: free some (what was set aside is in pgdata.old)",
+            place.display(),
+            free >> 20,
+            needed >> 20
+        )))
+    }
+
+    /// Runs one of PostgreSQL's tools beside the node's data.
+    fn run_tool(
+        &self,
+        script: &str,
+        network: &str,
+        further: Vec<(PathBuf, &'static str, bool)>,
+        within: Duration,
+    ) -> Result<(), Trouble> {
+        let layout = &self.pair.layout;
+        let data = layout.data(self.node);
+        let owner = fs::metadata(&data).map_err(|error| self.io(&data, &error))?;
+        // The node's own container may not exist yet; both have the same image.
+        let container = self.pair.container(self.primary)?;
+        let mut mounts = vec![(data, MOUNT, false), (layout.conf(self.node), CONF, true)];
+        mounts.extend(further);
+        let done = docker::run_once(
+            &OneShot {
+                name: &self.tool_name(),
+                label: format!("{LABEL}={}", layout.prefix),
+                image: &container.image,
+                user: (owner.uid(), owner.gid()),
+                network,
+                memory_bytes: container.memory_bytes,
+                mounts,
+                script,
+            },
+            within,
+        )
+        .map_err(|error| docker_failed(&error))?;
+        match done.success {
+            true => Ok(()),
+            false => Err(failed(done.last_words())),
+        }
+    }
+
+    fn tool_name(&self) -> String {
+        format!("{}-copy", self.pair.layout.container(self.node))
+    }
+
+    /// Keeps data until its successor has proven itself. What is in place while
+    /// something older is kept already did not.
+    fn set_aside(&self, data: &Path) -> Result<(), Trouble> {
+        let kept = self.data("pgdata.old");
+        if kept.exists() {
+            return self.remove(data);
+        }
+        self.rename(data, &kept)
+    }
+
+    /// Removes what is of no use once the node streams: its old data, and the
+    /// slot of its time as primary, which would hold WAL back for ever.
+    fn tidy_up(&self) -> Result<(), Trouble> {
+        let slot = self.pair.layout.slot(self.primary);
+        let sql = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+             WHERE slot_name = '{slot}' AND NOT active"
+        );
+        let dropped = self.pair.server(self.node).rows(&sql, SQL_AT_MOST);
+        dropped.map_err(|error| self.pair.no_answer(self.node, &error))?;
+        forget_old_data(self.pair, self.node)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Trouble> {
+        fs::rename(from, to)
+            .and_then(|()| disk::sync_folder(&self.pair.layout.data(self.node)))
+            .map_err(|error| self.io(from, &error))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Trouble> {
+        remove(path)
+    }
+
+    fn io(&self, path: &Path, error: &io::Error) -> Trouble {
+        failed(format!("{}: {error}", path.display()))
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Trouble> {
+    disk::absent(fs::remove_dir_all(path))
+        .map_err(|error| failed(format!("{}: {error}", path.display())))
+}
+
+/// Removes what is kept beside the data of a node that has proven itself.
+///
+/// # Errors
+///
+/// Fails if the disk does not let it.
+pub fn forget_old_data(pair: &Pair, node: Node) -> Result<(), Trouble> {
+    let data = pair.layout.data(node);
+    ["pgdata.old", "pgdata.rewind", "pgdata.new"]
+        .into_iter()
+        .try_for_each(|name| remove(&data.join(name)))
+}
+
+/// Returns the highest timeline that has a history file in a WAL folder.
+pub fn highest_history(folder: &Path) -> Option<u32> {
+    let names = fs::read_dir(folder).ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let timeline = |name: String| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok();
+    names.filter_map(timeline).max()
+}
+
+/// Finds in a history file where `timeline` was left: lines of the timeline, the
+/// place and the reason.
+fn fork_in(history: &str, timeline: u32) -> Option<Lsn> {
+    history.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let found: u32 = words.next()?.parse().ok()?;
+        (found == timeline).then(|| words.next()?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_tells_where_each_timeline_was_left() {
+        let text = "1\t0/5000028\tno recovery target specified\n\n\
+                    # a comment\n2\t16/B374D848\tno recovery target specified\n";
+        assert_eq!(fork_in(text, 1), Some(Lsn(0x500_0028)));
+        assert_eq!(fork_in(text, 2), "16/B374D848".parse().ok());
+        assert_eq!(fork_in(text, 3), None);
+    }
+
+    #[test]
+    fn the_newest_history_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(highest_history(folder.path()), None);
+        for name in [
+            "00000002.history",
+            "0000000A.history",
+            "x.history",
+            "00000003",
+        ] {
+            fs::write(folder.path().join(name), "").expect("writes");
+        }
+        assert_eq!(highest_history(folder.path()), Some(10));
+    }
+}

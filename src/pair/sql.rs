@@ -1,0 +1,163 @@
+//! SQL as superuser over a node's Unix socket on the host: PostgreSQL lets the
+//! host's root in by peer authentication, so no password is involved. The only
+//! file of `pair` that names `postgres`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use postgres::error::SqlState;
+use postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::threads;
+
+/// One row: each cell as text, or NULL.
+pub type Row = Vec<Option<String>>;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SqlError {
+    /// Nobody listens at the socket.
+    Gone(String),
+    /// It listens and says nothing.
+    Silent(Duration),
+    /// It is starting up, recovering or shutting down.
+    NotYet(String),
+    /// It answered, and that is what it said.
+    Said(String),
+}
+
+impl SqlError {
+    /// Says whether the server works, though it did not do what was asked.
+    pub fn is_alive(&self) -> bool {
+        matches!(self, SqlError::Said(_))
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SqlError::Silent(within) => write!(f, "no answer within {within:?}"),
+            SqlError::Gone(text) | SqlError::NotYet(text) | SqlError::Said(text) => {
+                f.write_str(&text.replace('\n', " "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+/// A node's server, by its socket.
+#[derive(Clone, Debug)]
+pub struct Server {
+    directory: PathBuf,
+}
+
+impl Server {
+    /// Makes the server whose socket is in this folder. Connects to nothing yet.
+    pub fn at(directory: PathBuf) -> Server {
+        Server { directory }
+    }
+
+    /// Runs statements over a connection of their own; returns the rows of all
+    /// of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not answer within the limit, or says no.
+    pub fn rows(&self, sql: &str, within: Duration) -> Result<Vec<Row>, SqlError> {
+        let answer = self.begin(sql, within)?.recv_timeout(within);
+        answer.unwrap_or(Err(SqlError::Silent(within)))
+    }
+
+    /// Begins as [`Server::rows`] does; the answer may never come.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no thread can be started.
+    pub fn begin(
+        &self,
+        sql: &str,
+        within: Duration,
+    ) -> Result<Receiver<Result<Vec<Row>, SqlError>>, SqlError> {
+        let (sender, receiver) = channel();
+        let (server, sql) = (self.clone(), sql.to_owned());
+        // The driver's handshake has no time limit: a frozen server would hold
+        // us for ever. It holds this thread instead, until it goes on or ends.
+        threads::spawn("sql".to_owned(), move || {
+            let _ = sender.send(server.ask(&sql, within));
+        })
+        .map_err(|error| SqlError::Gone(error.to_string()))?;
+        Ok(receiver)
+    }
+
+    /// As [`Server::rows`]: the first row's cells, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// Also fails if there is no row.
+    pub fn row(&self, sql: &str, within: Duration) -> Result<Row, SqlError> {
+        let rows = self.rows(sql, within)?;
+        let first = rows.into_iter().next();
+        first.ok_or_else(|| SqlError::Said("no row where one was expected".to_owned()))
+    }
+
+    /// As [`Server::row`]: the first cell, empty for NULL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::row`].
+    pub fn value(&self, sql: &str, within: Duration) -> Result<String, SqlError> {
+        let row = self.row(sql, within)?;
+        Ok(row.into_iter().next().flatten().unwrap_or_default())
+    }
+
+    fn ask(&self, sql: &str, within: Duration) -> Result<Vec<Row>, SqlError> {
+        let mut client = self.connect(within)?;
+        let messages = client.simple_query(sql).map_err(|error| meaning(&error))?;
+        Ok(messages.iter().filter_map(cells).collect())
+    }
+
+    fn connect(&self, within: Duration) -> Result<Client, SqlError> {
+        // Our own small writes must not wait for a standby that is not there yet.
+        let options = format!(
+            "-c statement_timeout={} -c synchronous_commit=local",
+            within.as_millis()
+        );
+        postgres::Config::new()
+            .host_path(&self.directory)
+            .user("postgres")
+            .dbname("postgres")
+            .application_name("pgpair-command")
+            .options(&options)
+            .connect(NoTls)
+            .map_err(|error| meaning(&error))
+    }
+}
+
+fn cells(message: &SimpleQueryMessage) -> Option<Row> {
+    let SimpleQueryMessage::Row(row) = message else {
+        return None;
+    };
+    let cell = |index| row.get(index).map(str::to_owned);
+    Some((0..row.len()).map(cell).collect())
+}
+
+fn meaning(error: &postgres::Error) -> SqlError {
+    let Some(said) = error.as_db_error() else {
+        let cause = std::error::Error::source(error);
+        return SqlError::Gone(cause.map_or_else(|| error.to_string(), |cause| cause.to_string()));
+    };
+    let text = said.message().to_owned();
+    let passing = [
+        &SqlState::CANNOT_CONNECT_NOW,
+        &SqlState::ADMIN_SHUTDOWN,
+        &SqlState::CRASH_SHUTDOWN,
+    ];
+    if passing.contains(&said.code()) {
+        SqlError::NotYet(text)
+    } else {
+        SqlError::Said(text)
+    }
+}

@@ -1,0 +1,212 @@
+//! `pgpair switchover`: moves the primary, which is well, to the standby, which
+//! is too.
+
+use std::time::Duration;
+
+use super::disk::Disks;
+use super::ground::{Pair, START_AT_MOST, until};
+use super::journal::{self, Held, Kind, Move, Step};
+use super::layout::Node;
+use super::moving::{self, Moved};
+use super::trouble::{Trouble, refused};
+
+/// A standby may be this far behind: what it replays in well under a second.
+const BEHIND_AT_MOST: u64 = 16 * 1024 * 1024;
+
+/// How long it is waited for it to be no further behind.
+const CATCH_UP_AT_MOST: Duration = Duration::from_secs(10);
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Who is to be the primary; by default the standby.
+    pub to: Option<Node>,
+    /// Only look, and say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub enum Done {
+    /// The primary was there already, or this was a dry run.
+    Nothing,
+    /// It moved.
+    Moved(Moved),
+}
+
+/// Moves the primary.
+///
+/// # Errors
+///
+/// Refuses while anything is not well; fails if it had to be rolled back.
+pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
+    if options.dry_run {
+        return dry_run(pair, options);
+    }
+    let held = Held::take(&pair.layout, Kind::Switchover.word())?;
+    if let Some(unfinished) = held.unfinished()? {
+        let moved = take_up(pair, &held, unfinished)?;
+        if options.to.is_none_or(|to| to == moved.primary) {
+            return Ok(Done::Moved(moved));
+        }
+    }
+    let from = Disks::read(&pair.layout)?.primary;
+    if options.to == Some(from) {
+        pair.say(&format!("{from} is the primary already"));
+        return Ok(Done::Nothing);
+    }
+    is_well(pair, from)?;
+    pair.say(&format!(
+        "{from} is the primary, {} streams from it",
+        from.other()
+    ));
+    // What the stop would else have to write, it writes while writes go on.
+    let checkpoint = pair.server(from).rows("CHECKPOINT", START_AT_MOST);
+    checkpoint.map_err(|error| refused(format!("{from} makes no checkpoint: {error}")))?;
+    pair.say("checkpoint made");
+    is_well(pair, from)?;
+    let there = Move {
+        kind: Kind::Switchover,
+        from,
+        to: from.other(),
+        step: Step::Stopping,
+        accept_loss: false,
+        ran: true,
+    };
+    moving::carry_out(pair, &held, there).map(Done::Moved)
+}
+
+/// Takes up what a killed command left.
+///
+/// # Errors
+///
+/// As the command itself.
+pub fn take_up(pair: &Pair, held: &Held, unfinished: Move) -> Result<Moved, Trouble> {
+    pair.say(&format!(
+        "taking up a {} from {} to {} that was not finished",
+        unfinished.kind.word(),
+        unfinished.from,
+        unfinished.to
+    ));
+    moving::carry_out(pair, held, unfinished)
+}
+
+fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
+    if let Some(left) = journal::read(&pair.layout)? {
+        pair.say(&format!(
+            "would take up a {} from {} to {} that was not finished",
+            left.kind.word(),
+            left.from,
+            left.to
+        ));
+        return Ok(Done::Nothing);
+    }
+    let from = Disks::read(&pair.layout)?.primary;
+    let to = from.other();
+    if options.to == Some(from) {
+        pair.say(&format!(
+            "{from} is the primary already: nothing would be done"
+        ));
+        return Ok(Done::Nothing);
+    }
+    is_well(pair, from)?;
+    for line in [
+        format!("would stop {from} cleanly: connections to it end, and writes wait"),
+        format!(
+            "would write standby.signal into {from}'s data, so that it cannot take a write whoever starts it"
+        ),
+        format!(
+            "would wait until {to} has everything up to {from}'s end, and else start {from} again"
+        ),
+        format!("would promote {to}: writes go on there"),
+        format!("would start {from} as the standby of {to}"),
+    ] {
+        pair.say(&line);
+    }
+    Ok(Done::Nothing)
+}
+
+/// Refuses unless the primary and its standby are both as they should be.
+fn is_well(pair: &Pair, from: Node) -> Result<(), Trouble> {
+    let to = from.other();
+    for node in Node::BOTH {
+        let state = pair.container(node)?;
+        if !state.running || state.paused {
+            return Err(refused(format!(
+                "{} is {}: {}",
+                pair.layout.container(node),
+                state.status,
+                if node == from {
+                    "run pgpair failover"
+                } else {
+                    "start it, or run pgpair rejoin"
+                }
+            )));
+        }
+        moving::has_room(pair, node).map_err(refused)?;
+    }
+    until(CATCH_UP_AT_MOST, || has_caught_up(pair, from))?;
+    can_be_promoted(pair, to)
+}
+
+fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Trouble> {
+    let to = from.other();
+    let sql = format!(
+        "SELECT (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint \
+           FROM pg_stat_replication WHERE application_name = '{}' AND state = 'streaming')",
+        pair.layout.slot(to)
+    );
+    let behind = pair
+        .server(from)
+        .value(&sql, super::ground::SQL_AT_MOST)
+        .map_err(|error| {
+            refused(format!(
+                "the primary {from} does not answer ({error}): run pgpair failover"
+            ))
+        })?;
+    match behind.parse::<u64>() {
+        Ok(bytes) if bytes <= BEHIND_AT_MOST => Ok(()),
+        Ok(bytes) => Err(refused(format!(
+            "{to} is {} MB behind: wait until it has caught up",
+            bytes >> 20
+        ))),
+        Err(_) => Err(refused(format!(
+            "{to} does not stream from {from}: run pgpair rejoin"
+        ))),
+    }
+}
+
+/// Refuses a standby that would not become a primary when told so.
+///
+/// # Errors
+///
+/// Says why, and what to do.
+pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Trouble> {
+    let sql = "SELECT pg_is_in_recovery(), \
+               CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
+               current_setting('recovery_min_apply_delay')";
+    let row = pair
+        .server(to)
+        .row(sql, super::ground::SQL_AT_MOST)
+        .map_err(|error| {
+            refused(format!(
+                "the standby {to} does not answer ({error}): start it"
+            ))
+        })?;
+    let cells: Vec<&str> = row
+        .iter()
+        .map(|cell| cell.as_deref().unwrap_or(""))
+        .collect();
+    match cells[..] {
+        ["t", "f", "0"] => Ok(()),
+        ["t", "t", _] => Err(refused(format!(
+            "replay is paused on {to}: run SELECT pg_wal_replay_resume() there"
+        ))),
+        ["t", _, delay] => Err(refused(format!(
+            "{to} replays with a delay (recovery_min_apply_delay = {delay}): set that to 0"
+        ))),
+        _ => Err(refused(format!(
+            "{to} is a primary too, though its disk says standby: decide which is right and stop the other"
+        ))),
+    }
+}

@@ -1,0 +1,243 @@
+//! The guard: a primary that is lost while nobody looks is replaced within
+//! seconds, without losing what was acknowledged, and comes back as a standby.
+
+use std::env;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::command::{Observer, Writer, on_this_machine};
+use crate::support::deployment::Deployment;
+use crate::support::{eventually, percentile, process};
+
+/// From the primary's death to the next commit, in the median.
+const FAILOVER: Duration = Duration::from_secs(10);
+
+/// In which the guard must have done what it does, on a machine that is busy.
+const GUARD_AT_MOST: Duration = Duration::from_secs(90);
+
+fn moves() -> usize {
+    match env::var("PGPAIR_TEST_MOVES") {
+        Ok(text) => text.parse().expect("PGPAIR_TEST_MOVES is a number"),
+        Err(_) => 3,
+    }
+}
+
+fn other(node: &str) -> &'static str {
+    if node == "a" { "b" } else { "a" }
+}
+
+/// A guard that runs until it is dropped.
+struct Guard<'a> {
+    pair: &'a Deployment,
+    child: Child,
+}
+
+impl<'a> Guard<'a> {
+    fn start(pair: &'a Deployment, arguments: &[&str]) -> Guard<'a> {
+        let all = [&["guard"], arguments].concat();
+        let mut command = pair.pgpair(&all);
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        Guard { pair, child }
+    }
+
+    /// Returns what it says of itself.
+    fn report(&self) -> Option<Value> {
+        let text = std::fs::read(self.pair.root.join("probe/guard.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Waits until the report says this.
+    fn says(&self, key: &str, value: impl Into<Value>) {
+        let value = value.into();
+        eventually(
+            GUARD_AT_MOST,
+            &format!("the guard says {key} {value}"),
+            || (self.report()?[key] == value).then_some(()),
+        );
+    }
+
+    /// Tells it to stop, as systemd does, and sees that it does.
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        process::run(Command::new("kill").arg(pid), b"", GUARD_AT_MOST);
+        let ended = process::wait(&mut self.child, GUARD_AT_MOST);
+        assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        process::end(&mut self.child);
+    }
+}
+
+#[test]
+fn guard_replaces_a_dead_primary_and_keeps_what_it_promises() {
+    let pair = Deployment::new("guard");
+    pair.site(&[]).changed();
+    pair.has_primary("a");
+    let guard = Guard::start(
+        &pair,
+        &[
+            "--sync",
+            "sync",
+            "--sync-limit",
+            "2s",
+            "--max-failovers",
+            "100",
+        ],
+    );
+    guard.says("mode", "sync");
+    pair.is_told(&["guard"], 3, &["another guard is at work"]);
+    let primary = guarded_failovers_lose_nothing(&pair, &guard, "a");
+    let primary = frozen_primary_is_replaced_too(&pair, &guard, primary);
+    standby_that_is_gone_stops_no_commit_for_long(&pair, &guard, primary);
+    paused_guard_replaces_nobody(&pair, &guard, primary);
+    let primary = other(primary);
+    guard.stop();
+    strict_guard_lets_commits_wait(&pair, primary);
+    guard_that_replaced_too_many_refuses(&pair, primary);
+}
+
+fn guarded_failovers_lose_nothing<'a>(
+    pair: &Deployment,
+    guard: &Guard<'_>,
+    mut primary: &'a str,
+) -> &'a str {
+    let mut back = Vec::new();
+    let (mut acknowledged, mut looks) = (0, 0);
+    for _ in 0..moves() {
+        guard.says("synchronous", true);
+        let observer = Observer::start(pair);
+        let writer = Writer::start(pair, primary);
+        std::thread::sleep(Duration::from_millis(500));
+        let killed = Instant::now();
+        pair.each("kill", &[primary]);
+        let next = other(primary);
+        eventually(GUARD_AT_MOST, "the other one takes writes", || {
+            let asked = pair
+                .socket_client(next)
+                .ok()?
+                .query_one("SELECT pg_is_in_recovery()", &[]);
+            (!asked.ok()?.get::<_, bool>(0)).then_some(())
+        });
+        eventually(GUARD_AT_MOST, "the old one streams again", || {
+            let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+            let asked = pair.socket_client(next).ok()?.query_one(sql, &[]);
+            (asked.ok()?.get::<_, i64>(0) == 1).then_some(())
+        });
+        primary = next;
+        pair.has_primary(primary);
+        let written = writer.end(primary);
+        assert_eq!(written.lost, [0; 0], "of {}", written.acknowledged);
+        back.push(written.back_after(killed));
+        acknowledged += written.acknowledged;
+        looks += observer.end();
+    }
+    let median = percentile(back.iter().copied(), 0.5);
+    println!(
+        "{} guarded failovers: kill to first commit median {median:?}, all {back:?}; {acknowledged} commits acknowledged, 0 lost; {looks} looks, never two primaries",
+        back.len()
+    );
+    assert!(median < on_this_machine(FAILOVER), "{back:?}");
+    primary
+}
+
+fn frozen_primary_is_replaced_too<'a>(
+    pair: &Deployment,
+    guard: &Guard<'_>,
+    primary: &'a str,
+) -> &'a str {
+    guard.says("synchronous", true);
+    let observer = Observer::start(pair);
+    pair.each("pause", &[primary]);
+    let next = other(primary);
+    eventually(GUARD_AT_MOST, "the other one takes writes", || {
+        let asked = pair
+            .socket_client(next)
+            .ok()?
+            .query_one("SELECT pg_is_in_recovery()", &[]);
+        (!asked.ok()?.get::<_, bool>(0)).then_some(())
+    });
+    pair.has_primary(next);
+    observer.end();
+    next
+}
+
+fn standby_that_is_gone_stops_no_commit_for_long(
+    pair: &Deployment,
+    guard: &Guard<'_>,
+    primary: &str,
+) {
+    guard.says("synchronous", true);
+    pair.each("stop", &[other(primary)]);
+    // It waits for the standby until the guard gives that up.
+    pair.sql(primary, "CREATE TABLE IF NOT EXISTS waited ()");
+    guard.says("synchronous", false);
+    pair.each("start", &[other(primary)]);
+    guard.says("synchronous", true);
+}
+
+fn paused_guard_replaces_nobody(pair: &Deployment, guard: &Guard<'_>, primary: &str) {
+    pair.does(&["guard", "pause", "1h"]);
+    guard.says("state", "paused");
+    pair.each("kill", &[primary]);
+    // Twice as long as it takes to give a primary up.
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(pair.sql(other(primary), "SELECT pg_is_in_recovery()"), "t");
+    pair.does(&["guard", "resume"]);
+    eventually(GUARD_AT_MOST, "it is replaced after all", || {
+        let asked = pair
+            .socket_client(other(primary))
+            .ok()?
+            .query_one("SELECT pg_is_in_recovery()", &[]);
+        (!asked.ok()?.get::<_, bool>(0)).then_some(())
+    });
+    pair.has_primary(other(primary));
+}
+
+fn strict_guard_lets_commits_wait(pair: &Deployment, primary: &str) {
+    let guard = Guard::start(pair, &["--sync", "strict", "--sync-limit", "1s"]);
+    guard.says("mode", "strict");
+    guard.says("synchronous", true);
+    pair.each("stop", &[other(primary)]);
+    let mut client = pair.socket_client(primary).expect("it lets root in");
+    let (sender, committed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(client.batch_execute("CREATE TABLE waits (); DROP TABLE waits"));
+    });
+    let early = committed.recv_timeout(Duration::from_secs(5));
+    assert!(early.is_err(), "it did not wait: {early:?}");
+    guard.says("synchronous", true);
+    pair.each("start", &[other(primary)]);
+    let late = committed.recv_timeout(GUARD_AT_MOST);
+    late.expect("it waits no longer").expect("it is committed");
+    pair.has_primary(primary);
+    guard.stop();
+}
+
+fn guard_that_replaced_too_many_refuses(pair: &Deployment, primary: &str) {
+    let guard = Guard::start(pair, &["--sync", "async", "--max-failovers", "0"]);
+    guard.says("mode", "async");
+    guard.says("synchronous", false);
+    eventually(GUARD_AT_MOST, "commits wait no more", || {
+        (pair
+            .sql(primary, "SHOW synchronous_standby_names")
+            .is_empty())
+        .then_some(())
+    });
+    pair.each("kill", &[primary]);
+    guard.says("state", "blocked");
+    let report = guard.report().expect("it was read a moment ago");
+    let detail = report["detail"].as_str().expect("a detail");
+    assert!(detail.contains("within the last hour"), "{detail}");
+    pair.each("start", &[primary]);
+    guard.says("state", "watching");
+    pair.has_primary(primary);
+    guard.stop();
+}

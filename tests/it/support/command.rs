@@ -1,0 +1,317 @@
+//! The commands that change a pair, run as an operator runs them; a writer that
+//! remembers every commit that was acknowledged; an observer that looks for a
+//! second primary all the time.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::deployment::{Deployment, required};
+use super::ms;
+use super::process::{self, Outcome};
+
+/// Longest that a command may take: a copy of the data is in it.
+const COMMAND_AT_MOST: Duration = Duration::from_secs(300);
+
+/// Time between two looks of the observer.
+const OBSERVE_EVERY: Duration = ms(50);
+
+/// Longest that one look may take: a frozen server says nothing.
+const LOOK_AT_MOST: Duration = ms(1_000);
+
+impl Deployment {
+    /// Returns the binary with these arguments, about this pair.
+    pub fn pgpair(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(required("PGPAIR_TEST_BINARY"));
+        command
+            .args(arguments)
+            .args(["--prefix", &self.prefix, "--root"])
+            .arg(&self.root);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn runs(&self, arguments: &[&str]) -> Outcome {
+        let began = Instant::now();
+        let done = process::run(&mut self.pgpair(arguments), b"", COMMAND_AT_MOST);
+        let words = arguments.join(" ");
+        eprintln!(
+            "{words}: {:?}\n{}{}",
+            began.elapsed(),
+            done.stdout,
+            done.stderr
+        );
+        done
+    }
+
+    /// Runs a command that must succeed; returns what it said.
+    pub fn does(&self, arguments: &[&str]) -> String {
+        let done = self.runs(arguments);
+        assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
+        done.stdout
+    }
+
+    /// Runs a command that must end with this exit code, one line on stderr, and
+    /// these words in it.
+    pub fn is_told(&self, arguments: &[&str], code: i32, words: &[&str]) {
+        let done = self.runs(arguments);
+        told(&done, code, words);
+    }
+
+    /// Starts a command and kills it once it has said `lines` lines. Returns the
+    /// last of them, or nothing if it ended before.
+    pub fn killed_after(&self, arguments: &[&str], lines: usize) -> Option<String> {
+        let mut child = self
+            .pgpair(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let stdout = child.stdout.take().expect("piped");
+        let last = BufReader::new(stdout).lines().nth(lines - 1);
+        process::end(&mut child);
+        last.map(|line| line.expect("text"))
+    }
+
+    /// Connects to a node's socket on this host as superuser.
+    pub fn socket_client(&self, node: &str) -> Result<Client, postgres::Error> {
+        connect(&self.root, node)
+    }
+}
+
+/// Stretches a limit by as much as this machine is overloaded: with more than
+/// two processes that want a core, for each of the cores.
+pub fn on_this_machine(limit: Duration) -> Duration {
+    let load = std::fs::read_to_string("/proc/loadavg").expect("this is Linux");
+    let load = load
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse::<f64>().ok());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let each = load.expect("a number") / cores as f64;
+    limit.mul_f64((each / 2.0).max(1.0))
+}
+
+/// Checks how a command ended.
+pub fn told(done: &Outcome, code: i32, words: &[&str]) {
+    assert_eq!(done.code(), code, "{}{}", done.stdout, done.stderr);
+    let lines: Vec<&str> = done.stderr.lines().collect();
+    let [line] = lines[..] else {
+        panic!("not one line: {lines:#?}");
+    };
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in {line:?}");
+    }
+}
+
+fn connect(root: &Path, node: &str) -> Result<Client, postgres::Error> {
+    postgres::Config::new()
+        .host_path(root.join(node).join("run"))
+        .user("postgres")
+        .dbname("postgres")
+        .application_name("test")
+        .connect(NoTls)
+}
+
+/// A thread that writes one row after the other to whichever node takes it, as
+/// an application with both hosts in its connection string does.
+pub struct Writer {
+    root: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<(u64, Instant)>>,
+}
+
+impl Writer {
+    /// Starts writing; returns once the first row is in.
+    pub fn start(pair: &Deployment, primary: &str) -> Writer {
+        let mut client = pair
+            .socket_client(primary)
+            .expect("the primary lets root in");
+        client
+            .simple_query("CREATE TABLE IF NOT EXISTS acknowledged (id bigint PRIMARY KEY)")
+            .expect("a primary");
+        client
+            .simple_query("TRUNCATE acknowledged")
+            .expect("a primary");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (root, to_stop) = (pair.root.clone(), Arc::clone(&stop));
+        Writer {
+            root: root.clone(),
+            stop,
+            thread: thread::spawn(move || write(&root, &to_stop)),
+        }
+    }
+
+    /// Stops writing; checks that every row that was acknowledged is on
+    /// `primary`. Returns what was seen.
+    pub fn end(self, primary: &str) -> Written {
+        self.stop.store(true, Ordering::Relaxed);
+        let acknowledged = self.thread.join().expect("the writer lives");
+        let mut client = connect(&self.root, primary).expect("the primary lets root in");
+        let rows = client
+            .query("SELECT id FROM acknowledged", &[])
+            .expect("the table is there");
+        let present: BTreeSet<u64> = rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect();
+        let lost: Vec<u64> = acknowledged
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|id| !present.contains(id))
+            .collect();
+        Written {
+            acknowledged: acknowledged.len(),
+            lost,
+            at: acknowledged.into_iter().map(|(_, at)| at).collect(),
+        }
+    }
+}
+
+/// What a writer did.
+pub struct Written {
+    pub acknowledged: usize,
+    pub lost: Vec<u64>,
+    /// When each commit was acknowledged.
+    pub at: Vec<Instant>,
+}
+
+impl Written {
+    /// Returns the longest time without a commit that began between these two.
+    pub fn gap_between(&self, from: Instant, to: Instant) -> Duration {
+        let gaps = self
+            .at
+            .windows(2)
+            .filter(|pair| pair[1] > from && pair[0] < to);
+        gaps.map(|pair| pair[1] - pair[0])
+            .max()
+            .expect("it wrote before and after")
+    }
+
+    /// Returns the time from `event` to the first commit that began after it on
+    /// another connection: the first after the longest gap.
+    pub fn back_after(&self, event: Instant) -> Duration {
+        let after = self.at.iter().filter(|at| **at > event);
+        let gaps: Vec<&Instant> = after.collect();
+        let (mut longest, mut end) = (Duration::ZERO, event);
+        let mut before = event;
+        for at in gaps {
+            if *at - before > longest {
+                (longest, end) = (*at - before, *at);
+            }
+            before = *at;
+        }
+        end - event
+    }
+}
+
+fn write(root: &Path, stop: &AtomicBool) -> Vec<(u64, Instant)> {
+    let mut acknowledged = Vec::new();
+    let mut id: u64 = 0;
+    let mut nodes = ["a", "b"].into_iter().cycle();
+    while !stop.load(Ordering::Relaxed) {
+        let node = nodes.next().expect("a cycle");
+        let Ok(mut client) = connect(root, node) else {
+            thread::sleep(ms(5));
+            continue;
+        };
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return acknowledged;
+            }
+            id += 1;
+            let sql = format!("INSERT INTO acknowledged VALUES ({id})");
+            // What failed may be in all the same: only a yes counts.
+            if client.simple_query(&sql).is_err() {
+                break;
+            }
+            acknowledged.push((id, Instant::now()));
+            thread::sleep(ms(1));
+        }
+    }
+    acknowledged
+}
+
+/// A primary cannot have stopped, and the other have been promoted, in less.
+const NO_MOVE_WITHIN: Duration = ms(150);
+
+/// A thread that asks both nodes all the time who is a primary.
+pub struct Observer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Look>>,
+}
+
+/// Who said that it is a writable primary, and how long asking both took.
+struct Look {
+    writable: [bool; 2],
+    took: Duration,
+}
+
+impl Observer {
+    pub fn start(pair: &Deployment) -> Observer {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (root, to_stop) = (pair.root.clone(), Arc::clone(&stop));
+        Observer {
+            stop,
+            thread: thread::spawn(move || observe(&root, &to_stop)),
+        }
+    }
+
+    /// Stops looking; fails the test if two primaries were seen. Returns the
+    /// number of looks.
+    pub fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let looks = self.thread.join().expect("the observer lives");
+        let two = |look: &&Look| look.writable == [true, true] && look.took < NO_MOVE_WITHIN;
+        assert_eq!(looks.iter().filter(two).count(), 0, "two primaries at once");
+        // Slow looks: one that was a primary before and after the other was one.
+        let primaries: Vec<usize> = looks
+            .iter()
+            .flat_map(|look| [0, 1].into_iter().filter(|node| look.writable[*node]))
+            .collect();
+        let alternates = |seen: &[usize]| seen[0] != seen[1] && seen[1] != seen[2];
+        assert!(
+            !primaries.windows(3).any(alternates),
+            "two primaries at once"
+        );
+        assert!(!primaries.is_empty(), "not one primary was seen");
+        looks.len()
+    }
+}
+
+fn observe(root: &Path, stop: &AtomicBool) -> Vec<Look> {
+    let mut looks = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let writable = ["a", "b"].map(|node| is_writable(root.to_owned(), node));
+        let took = began.elapsed();
+        looks.push(Look { writable, took });
+        thread::sleep(OBSERVE_EVERY.saturating_sub(took));
+    }
+    looks
+}
+
+/// Asks a node over a connection of its own; one that says nothing is no
+/// primary that takes a write.
+fn is_writable(root: PathBuf, node: &'static str) -> bool {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let asked = connect(&root, node).and_then(|mut client| {
+            client.simple_query(
+                "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'",
+            )
+        });
+        let yes = asked.is_ok_and(|messages| {
+            messages.iter().any(|message| {
+                matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"))
+            })
+        });
+        let _ = sender.send(yes);
+    });
+    receiver.recv_timeout(LOOK_AT_MOST).unwrap_or(false)
+}
