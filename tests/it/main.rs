@@ -15,6 +15,7 @@ mod faults;
 mod fuzz;
 mod host;
 mod guard;
+mod host;
 mod hostile;
 mod load;
 mod login;

@@ -122,6 +122,9 @@ impl Host {
             .args([
                 "-e",
                 &format!("pgpair_probe_binary={}/pgpair", home.display()),
+            .args([
+                "-e",
+                &format!("pgpair_probe_binary={}", required("PGPAIR_TEST_BINARY")),
             ])
             .args(arguments)
             .current_dir(checkout())
