@@ -28,7 +28,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help provision up down status test soak check sbom image bench fuzz drill
+.PHONY: help provision up down status test soak check sbom image bench fuzz drill vagrant test-vagrant
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -53,6 +53,11 @@ else
 	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
 endif
 
+vagrant: ## Bring all of it up in a VM, with Vagrant and VirtualBox or libvirt (vagrant/Vagrantfile); needs no root
+	@$(SETUP) build ansible
+	@if ! command -v vagrant >/dev/null; then echo "vagrant is missing: install it with VirtualBox or vagrant-libvirt (https://developer.hashicorp.com/vagrant/install)." >&2; exit 1; fi
+	@cd vagrant && PGPAIR_VAGRANT_PORT=$(PORT) PGPAIR_VAGRANT_ARGS='$(ARGS)' vagrant up --provision
+
 test: ## Set up all that the tests need, and run them
 	@$(SETUP) root build ansible tests engine
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
@@ -73,6 +78,10 @@ drill: ## Move, kill and replace the primary under a writer, twenty times each (
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
 	PGPAIR_TEST_MOVES=$(or $(MOVES),20) \
 	cargo test --locked --test it -- --nocapture --test-threads 1 pair:: guard::
+
+test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: half an hour, so that CI does not
+	@$(SETUP) root build ansible engine
+	@tests/vagrant.sh
 
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint

@@ -13,7 +13,6 @@ mod crowd;
 mod deploy;
 mod faults;
 mod fuzz;
-mod host;
 mod guard;
 mod host;
 mod hostile;

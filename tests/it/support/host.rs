@@ -122,9 +122,6 @@ impl Host {
             .args([
                 "-e",
                 &format!("pgpair_probe_binary={}/pgpair", home.display()),
-            .args([
-                "-e",
-                &format!("pgpair_probe_binary={}", required("PGPAIR_TEST_BINARY")),
             ])
             .args(arguments)
             .current_dir(checkout())
