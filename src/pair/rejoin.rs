@@ -354,6 +354,8 @@ impl Job<'_> {
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
              WHERE slot_name = '{slot}' AND NOT active"
         );
+        // It streams before it lets anybody in.
+        self.pair.answers(self.node, START_AT_MOST)?;
         let dropped = self.pair.server(self.node).rows(&sql, SQL_AT_MOST);
         dropped.map_err(|error| self.pair.no_answer(self.node, &error))?;
         forget_old_data(self.pair, self.node)

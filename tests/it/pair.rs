@@ -251,15 +251,14 @@ fn lost_primary_is_replaced_and_comes_back_as_a_standby() {
     let pair = Deployment::new("lose");
     pair.site(&[]).changed();
     pair.has_primary("a");
-    let primary = killed_primary_is_replaced_without_loss(&pair, "a");
+    fenced_primary_that_is_started_by_hand_is_no_primary(&pair, "a");
+    let primary = killed_primary_is_replaced_without_loss(&pair, "b");
     let primary = frozen_primary_is_replaced(&pair, primary);
     let primary = loss_is_told_and_must_be_accepted(&pair, primary);
     killed_failover_is_completed_by_the_next(&pair, primary);
     let primary = other(primary);
     standby_whose_wal_is_gone_is_copied_anew(&pair, primary);
     data_that_cannot_be_rewound_is_copied_anew_and_kept_until_then(&pair, primary);
-    let primary = other(primary);
-    fenced_primary_that_is_started_by_hand_is_no_primary(&pair, primary);
 }
 
 fn killed_primary_is_replaced_without_loss<'a>(pair: &Deployment, mut primary: &'a str) -> &'a str {
@@ -430,8 +429,8 @@ fn fenced_primary_that_is_started_by_hand_is_no_primary(pair: &Deployment, prima
     eventually(REPLICATION_AT_MOST, "it is fenced", || {
         fence.exists().then_some(())
     });
-    for _ in 0..3 {
-        pair.each("restart", &[primary]);
+    for _ in 0..20 {
+        pair.each("start", &[primary]);
     }
     let ended = process::wait(&mut child, Duration::from_secs(120));
     assert!(ended.is_some(), "the command ends");
