@@ -53,10 +53,12 @@ else
 	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
 endif
 
+vagrant: export PGPAIR_VAGRANT_PORT = $(PORT)
+vagrant: export PGPAIR_VAGRANT_ARGS = $(ARGS)
 vagrant: ## Bring all of it up in a VM, with Vagrant and VirtualBox or libvirt (vagrant/Vagrantfile); needs no root
 	@$(SETUP) build ansible
 	@if ! command -v vagrant >/dev/null; then echo "vagrant is missing: install it with VirtualBox or vagrant-libvirt (https://developer.hashicorp.com/vagrant/install)." >&2; exit 1; fi
-	@cd vagrant && PGPAIR_VAGRANT_PORT=$(PORT) PGPAIR_VAGRANT_ARGS='$(ARGS)' vagrant up --provision
+	@cd vagrant && vagrant up --provision
 
 test: ## Set up all that the tests need, and run them
 	@$(SETUP) root build ansible tests engine
@@ -79,7 +81,7 @@ drill: ## Move, kill and replace the primary under a writer, twenty times each (
 	PGPAIR_TEST_MOVES=$(or $(MOVES),20) \
 	cargo test --locked --test it -- --nocapture --test-threads 1 pair:: guard::
 
-test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: half an hour, so that CI does not
+test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: up to an hour, so that CI does not
 	@$(SETUP) root build ansible engine
 	@tests/vagrant.sh
 
