@@ -104,10 +104,10 @@ impl Evidence {
         self.looks[way as usize].push(look);
     }
 
-    /// Says whether the last look of this way confirms a claim; slow ones do not
-    /// count, unless a dozen come in a row.
+    /// Says whether the last look of this way confirms a claim; one or two that
+    /// were slow do not count.
     pub fn shows(&self, way: Way, claim: Claim) -> bool {
-        let mut last = self.of(way).iter().rev().take(12);
+        let mut last = self.of(way).iter().rev().take(3);
         match last
             .find(|look| look.outcome != Outcome::Slow)
             .map(|look| &look.outcome)
