@@ -513,14 +513,15 @@ impl Drop for HealthWatch {
             answers.iter().all(|answer| answer.status == 200),
             "/health is always 200"
         );
-        // Not the slowest two, or one in a hundred: those may be the machine's.
+        // Not the slowest two, or one in twenty: those may be the machine's,
+        // which runs other tests and their containers too.
         let mut times: Vec<Duration> = answers.iter().map(|answer| answer.took).collect();
         times.sort_unstable();
-        let spared = (times.len() / 100).max(2).min(times.len() - 1);
+        let spared = (times.len() / 20).max(2).min(times.len() - 1);
         let slowest = times[times.len() - 1 - spared];
         assert!(
             slowest < HEALTH_AT_MOST,
-            "/health took {slowest:?}, not once only"
+            "one /health in twenty took {slowest:?} or more"
         );
     }
 }
