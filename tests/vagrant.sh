@@ -36,5 +36,5 @@ if [ -e "$box" ]; then cp "$box" "$work/trixie64.box"; fi
 docker save --output "$work/image.tar" "$(cat .cache/postgres-image)"
 mapfile -t options <tests/stand_in/options
 docker run --detach --name "$name" --hostname "$name" "${options[@]}" --device /dev/net/tun --label "org.pgpair.test=$$" \
-    --volume "$PWD:$PWD:ro" --volume "$work:/work" --volume /var/lib/libvirt "$image" >/dev/null
+    --volume "$PWD:$PWD:ro" --volume "$work:/vm" --volume /var/lib/libvirt "$image" >/dev/null
 nice docker exec --env PGPAIR_VAGRANT_MEMORY --env PGPAIR_VAGRANT_CPUS --env PGPAIR_VAGRANT_ARGS "$name" "$PWD/tests/vagrant/inside.sh" "$PWD"

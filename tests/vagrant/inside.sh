@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# inside.sh CHECKOUT: what vagrant.sh does inside its container, whose /work is a folder of the real machine and holds PostgreSQL's image.
+# inside.sh CHECKOUT: what vagrant.sh does inside its container, whose /vm is a folder of the real machine and holds PostgreSQL's image.
 set -euo pipefail
 checkout=$1
 port=${PGPAIR_VAGRANT_PORT:-5000}
 began=$SECONDS
-cd /work
+cd /vm
 export HOME=/root LIBVIRT_DEFAULT_URI=qemu:///system
-export VAGRANT_HOME=/work/home VAGRANT_CWD=$checkout/vagrant VAGRANT_DOTFILE_PATH=/work/state VAGRANT_DEFAULT_PROVIDER=libvirt
+export VAGRANT_HOME=/vm/home VAGRANT_CWD=$checkout/vagrant VAGRANT_DOTFILE_PATH=/vm/state VAGRANT_DEFAULT_PROVIDER=libvirt
 export VAGRANT_NO_COLOR=1 VAGRANT_CHECKPOINT_DISABLE=1
 
 say() { printf '[%4d s] %s\n' $((SECONDS - began)) "$*"; }
@@ -44,8 +44,8 @@ prepare() {
     # As root, as QEMU would otherwise be asked again and again whether it may open a /dev/kvm that it may not.
     printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nremember_owner = 0\ncgroup_controllers = [ ]\n' >>/etc/libvirt/qemu.conf
     step 60 libvirt sh -ec 'systemctl restart libvirtd; virsh version'
-    [ -e trixie64.box ] || step 1800 box "$checkout/tests/vagrant/box.sh" /work/box /work/trixie64.box
-    echo '{"name":"debian/trixie64","versions":[{"version":"13.0.0","providers":[{"name":"libvirt","url":"file:///work/trixie64.box"}]}]}' >catalog.json
+    [ -e trixie64.box ] || step 1800 box "$checkout/tests/vagrant/box.sh" /vm/box /vm/trixie64.box
+    echo '{"name":"debian/trixie64","versions":[{"version":"13.0.0","providers":[{"name":"libvirt","url":"file:///vm/trixie64.box"}]}]}' >catalog.json
     step 120 add vagrant box add catalog.json
 }
 
@@ -74,7 +74,7 @@ replicates() {
 prepare
 # An emulated processor is twenty times slower: PostgreSQL's image is brought along, and everything may take its time.
 export PGPAIR_VAGRANT_CPUS=${PGPAIR_VAGRANT_CPUS:-1}
-export PGPAIR_VAGRANT_ARGS="-e postgres_pair_image_archive=/work/image.tar -e postgres_pair_wait=600 -e pgpair_probe_wait=300 ${PGPAIR_VAGRANT_ARGS:-}"
+export PGPAIR_VAGRANT_ARGS="-e postgres_pair_image_archive=/vm/image.tar -e postgres_pair_wait=600 -e pgpair_probe_wait=300 ${PGPAIR_VAGRANT_ARGS:-}"
 
 step 60 validate vagrant validate
 step 3000 up vagrant up
