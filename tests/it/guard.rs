@@ -1,13 +1,12 @@
 //! The guard: a primary that is lost while nobody looks is replaced within
 //! seconds, without losing what was acknowledged, and comes back as a standby.
 
-use std::env;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::command::{Observer, Writer, on_this_machine};
+use crate::support::command::{Observer, Writer, moves, on_this_machine, other};
 use crate::support::deployment::Deployment;
 use crate::support::{eventually, percentile, process};
 
@@ -16,17 +15,6 @@ const FAILOVER: Duration = Duration::from_secs(10);
 
 /// In which the guard must have done what it does, on a machine that is busy.
 const GUARD_AT_MOST: Duration = Duration::from_secs(90);
-
-fn moves() -> usize {
-    match env::var("PGPAIR_TEST_MOVES") {
-        Ok(text) => text.parse().expect("PGPAIR_TEST_MOVES is a number"),
-        Err(_) => 3,
-    }
-}
-
-fn other(node: &str) -> &'static str {
-    if node == "a" { "b" } else { "a" }
-}
 
 /// A guard that runs until it is dropped.
 struct Guard<'a> {

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Observer, Writer, Written, on_this_machine, told};
+use crate::support::command::{Observer, Writer, Written, moves, on_this_machine, other, told};
 use crate::support::deployment::Deployment;
 use crate::support::process;
 use crate::support::{eventually, measured, percentile};
@@ -17,18 +17,6 @@ const GAP: Duration = Duration::from_secs(3);
 
 /// In which a standby follows what happened on the primary.
 const REPLICATION_AT_MOST: Duration = Duration::from_secs(30);
-
-/// How often the primary moves: a few times, or as often as `make drill` says.
-fn moves() -> usize {
-    match env::var("PGPAIR_TEST_MOVES") {
-        Ok(text) => text.parse().expect("PGPAIR_TEST_MOVES is a number"),
-        Err(_) => 3,
-    }
-}
-
-fn other(node: &str) -> &'static str {
-    if node == "a" { "b" } else { "a" }
-}
 
 /// Runs statements on a node's database `postgres`.
 fn execute(pair: &Deployment, node: &str, sql: &str) {

@@ -3,6 +3,7 @@
 //! second primary all the time.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +26,19 @@ const OBSERVE_EVERY: Duration = ms(50);
 
 /// Longest that one look may take: a frozen server says nothing.
 const LOOK_AT_MOST: Duration = ms(1_000);
+
+/// How often the primary moves: a few times, or as often as `make drill` says.
+pub fn moves() -> usize {
+    match env::var("PGPAIR_TEST_MOVES") {
+        Ok(text) => text.parse().expect("PGPAIR_TEST_MOVES is a number"),
+        Err(_) => 3,
+    }
+}
+
+/// Returns the pair's other node.
+pub fn other(node: &str) -> &'static str {
+    if node == "a" { "b" } else { "a" }
+}
 
 impl Deployment {
     /// Returns the binary with these arguments, about this pair.
