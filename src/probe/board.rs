@@ -265,8 +265,10 @@ impl<A: Asker> Board<A> {
         number: u64,
         outcome: Result<Facts, Failure>,
     ) -> bool {
-        let now = Instant::now();
+        let ended = Instant::now();
         let mut state = self.lock();
+        // By now, nothing that is known lies in the future.
+        let now = Instant::now();
         let this = &mut state.lanes[lane];
         let began = match this.under_way.take_if(|it| it.number == number) {
             Some(under_way) if this.epoch == epoch => under_way.began,
@@ -274,7 +276,7 @@ impl<A: Asker> Board<A> {
         };
         let seen = Observation {
             began,
-            ended: now,
+            ended,
             outcome,
         };
         if !this.commits {
@@ -300,8 +302,8 @@ impl<A: Asker> Board<A> {
     /// answer, and waits for the next thing to do. Returns the lanes whose
     /// watcher is stuck, or `None` when the board is closed.
     pub fn sweep(&self) -> Option<Vec<usize>> {
-        let now = Instant::now();
         let mut state = self.lock();
+        let now = Instant::now();
         if state.closed {
             return None;
         }
@@ -325,8 +327,8 @@ impl<A: Asker> Board<A> {
     /// Gives `lane` to the watcher of this epoch: what an older one says from
     /// now on is ignored, and who waits for it waits for the new one.
     pub fn take_over(&self, lane: usize, epoch: u64) {
-        let now = Instant::now();
         let mut state = self.lock();
+        let now = Instant::now();
         state.lanes[lane].take_over(epoch, now);
         state.record.abandoned(lane % self.rules.nodes.len());
     }
@@ -341,8 +343,8 @@ impl<A: Asker> Board<A> {
 
     /// Reports all that is known now.
     pub fn report(&self) -> Report {
-        let now = Instant::now();
         let state = self.lock();
+        let now = Instant::now();
         let known = state.known(self.rules.nodes.len());
         let assessment = pair::assess(&known, state.record.trail(), now);
         let nodes = known

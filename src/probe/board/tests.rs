@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use super::*;
+use crate::probe::lsn::Lsn;
 use crate::probe::node::{Depth, Reason, Replication};
 
 const DEADLINE: Duration = Duration::from_millis(80);
@@ -50,6 +51,15 @@ fn primary() -> Result<Facts, Failure> {
         read_only: false,
         replication: Some(Arc::new(Replication::default())),
     })
+}
+
+fn primary_at(lsn: Lsn) -> Result<Facts, Failure> {
+    let mut facts = primary()?;
+    facts.replication = Some(Arc::new(Replication {
+        lsn: Some(lsn),
+        ..Replication::default()
+    }));
+    Ok(facts)
 }
 
 fn standby() -> Result<Facts, Failure> {
@@ -350,4 +360,31 @@ fn the_report_has_what_changed_newest_first() {
     );
     assert!(report.nodes[0].counts.outage > Duration::ZERO);
     assert_eq!(report.nodes[0].counts.failures.get("refused"), Some(&1));
+}
+
+#[test]
+fn what_is_published_while_the_sweep_waits_for_the_board_is_not_ahead_of_its_clock() {
+    let board = board(&["a"]);
+    let mut state = board.lock();
+    let sweep = thread::spawn({
+        let board = Arc::clone(&board);
+        move || board.sweep().is_some()
+    });
+    // Until it waits for the board; too short a pause makes the test miss its
+    // point, it does not fail it.
+    thread::sleep(Duration::from_millis(20));
+    let began = Instant::now();
+    let number = board.begun(&mut state, 0, began);
+    state.lanes[0].under_way = None;
+    let seen = Observation {
+        began,
+        ended: began,
+        outcome: primary_at(Lsn(1)),
+    };
+    state.lanes[0].take_in(number, seen, &board.rules);
+    let State { lanes, record, .. } = &mut *state;
+    record.follow(&[lanes[0].known()], began);
+    drop(state);
+    assert!(sweep.join().expect("it goes on"));
+    board.close();
 }
