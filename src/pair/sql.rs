@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use postgres::config::SslMode;
 use postgres::error::SqlState;
-use postgres::{Client, NoTls, SimpleQueryMessage};
+use postgres::{Client, SimpleQueryMessage};
 
+use crate::probe::tls;
 use crate::threads;
 
 /// One row: each cell as text, or NULL.
@@ -125,13 +127,16 @@ impl Server {
             "-c statement_timeout={} -c synchronous_commit=local",
             within.as_millis()
         );
+        let unused =
+            tls::connector(tls::SslMode::Disable, None).expect("without roots nothing is missing");
         postgres::Config::new()
             .host_path(&self.directory)
             .user("postgres")
             .dbname("postgres")
             .application_name("pgpair-command")
             .options(&options)
-            .connect(NoTls)
+            .ssl_mode(SslMode::Disable)
+            .connect(unused)
             .map_err(|error| meaning(&error))
     }
 }

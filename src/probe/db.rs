@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use postgres::config::SslMode as PgSslMode;
 use postgres::error::{DbError, Severity, SqlState};
-use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
@@ -130,7 +130,7 @@ pub struct Settings {
     /// How the connection is protected.
     pub sslmode: SslMode,
     /// The connector that goes with `sslmode`.
-    pub tls: Option<Connector>,
+    pub tls: Connector,
 }
 
 impl fmt::Debug for Settings {
@@ -337,6 +337,8 @@ fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
         .tcp_user_timeout(TCP_USER_TIMEOUT)
         .port(settings.port)
         .ssl_mode(match settings.sslmode {
+            // As in libpq, a Unix socket is never encrypted.
+            _ if matches!(settings.host, Host::Unix(_)) => PgSslMode::Disable,
             SslMode::Disable => PgSslMode::Disable,
             SslMode::Prefer => PgSslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => PgSslMode::Require,
@@ -345,11 +347,7 @@ fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
     if let Some(secret) = password(settings)? {
         config.password(secret.expose());
     }
-    let unix = matches!(settings.host, Host::Unix(_));
-    let connected = match &settings.tls {
-        Some(tls) if !unix => config.connect(tls.clone()),
-        _ => config.connect(NoTls),
-    };
+    let connected = config.connect(settings.tls.clone());
     let mut client = connected.map_err(|error| failure_of(&error))?;
     for setting in [NOTICE_SILENCE, NOTICE_CLOSE] {
         match client.batch_execute(setting) {
@@ -625,6 +623,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::tls::connector;
 
     #[test]
     fn sql_states_have_their_words() {
@@ -702,7 +701,7 @@ mod tests {
             application_name: "pgpair".to_owned(),
             connect_timeout: Duration::from_secs(1),
             sslmode: SslMode::Disable,
-            tls: None,
+            tls: connector(SslMode::Disable, None).expect("without roots"),
         };
         assert!(!format!("{settings:?} {:?}", settings.password).contains("hunter2"));
     }

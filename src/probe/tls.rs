@@ -4,11 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{
+    CryptoProvider, KeyProvider, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
@@ -101,7 +104,8 @@ impl fmt::Display for RootsError {
 
 impl std::error::Error for RootsError {}
 
-/// Makes the connector for a mode and its roots; `None` for [`SslMode::Disable`].
+/// Makes the connector for a mode and its roots. With [`SslMode::Disable`] it is
+/// there and not used: one kind of connection is less to carry than two.
 ///
 /// `roots` are required for the two verifying modes. With [`SslMode::Require`]
 /// they turn verification of the chain on, as in libpq.
@@ -109,11 +113,13 @@ impl std::error::Error for RootsError {}
 /// # Errors
 ///
 /// Fails if the root certificates cannot be read or used.
-pub fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<Option<Connector>, RootsError> {
-    let provider = Arc::new(ring::default_provider());
+pub fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<Connector, RootsError> {
+    let provider = Arc::new(CryptoProvider {
+        key_provider: &NoKeys,
+        ..ring::default_provider()
+    });
     let (roots, verify_name) = match (mode, roots) {
-        (SslMode::Disable, _) => return Ok(None),
-        (SslMode::Prefer, _) => (None, false),
+        (SslMode::Disable | SslMode::Prefer, _) => (None, false),
         (SslMode::Require | SslMode::VerifyCa, roots) => (roots, false),
         (SslMode::VerifyFull, roots) => (roots, true),
     };
@@ -133,13 +139,26 @@ pub fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<Option<Connecto
         verify_name,
         provider: Arc::clone(&provider),
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(Some(Connector::new(config)))
+    // PostgreSQL gives no session tickets.
+    config.resumption = Resumption::disabled();
+    Ok(Connector::new(config))
+}
+
+/// We log in by password; without this, what signs by a client's key would be
+/// in the binary too.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("client keys are not supported".to_owned()))
+    }
 }
 
 fn load(roots: &Roots) -> Result<RootCertStore, RootsError> {

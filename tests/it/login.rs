@@ -160,3 +160,18 @@ fn connection_that_the_server_ends_is_replaced_before_anybody_notices() {
         assert_eq!(probe.ready().status, 200);
     }
 }
+
+/// As in libpq; without a password too, where the server trusts its own host.
+#[test]
+fn socket_is_never_encrypted_whatever_sslmode_says() {
+    let server = Postgres::start();
+    let folder = format!("/proc/{}/root/run/postgresql", server.container().pid());
+    for sslmode in ["disable", "prefer", "require"] {
+        let conninfo = format!("host={folder} user=pgpair dbname=postgres sslmode={sslmode}");
+        let probe = Probe::of(conninfo).start();
+        probe.becomes_ready_within(RECOVERY);
+        let sql = "SELECT bool_or(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                   WHERE application_name = 'pgpair'";
+        assert_eq!(server.sql(sql), "f", "{sslmode}");
+    }
+}
