@@ -9,6 +9,7 @@ use crate::handover;
 use crate::http::server::{Door, End, Options};
 use crate::probe::board::{Board, Rules};
 use crate::probe::db::NodeTarget;
+use crate::probe::guard::GuardWatch;
 use crate::probe::watch::{self, Target};
 use crate::{EXIT_FAILURE, EXIT_FRONT_DOOR, EXIT_OK, crash, limits, logging};
 
@@ -65,10 +66,13 @@ fn run(config: Config) -> io::Result<u8> {
         .collect();
     let board = Arc::new(Board::new(rules));
     watch::start(&board, lanes).map_err(with("cannot start"))?;
+    let guard = config.guard_report.map(GuardWatch::start).transpose();
+    let guard = guard.map_err(with("cannot start"))?;
     let options = Options {
         max_connections,
         request_timeout: config.request_timeout,
         drain: config.drain,
+        guard,
     };
     match door.answer(&board, options)? {
         End::Stopped => Ok(EXIT_OK),

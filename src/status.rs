@@ -40,7 +40,16 @@ pub struct Status {
     detail: Option<String>,
     primary: Option<String>,
     version: String,
+    guard: Option<Guard>,
     nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Guard {
+    state: String,
+    detail: Option<String>,
+    mode: Option<String>,
+    synchronous: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -171,8 +180,24 @@ impl Status {
         if let (false, Some(detail)) = (self.ready, &self.detail) {
             text.push_str(&format!("not ready: {}\n", plain(detail)));
         }
+        if let Some(guard) = &self.guard {
+            text.push_str(&guard_line(guard));
+        }
         text
     }
+}
+
+/// `guard watching, sync: synchronous`, and why if it is not.
+fn guard_line(guard: &Guard) -> String {
+    let mut line = format!("guard {}", plain(&guard.state));
+    if let (Some(mode), Some(synchronous)) = (&guard.mode, guard.synchronous) {
+        let is = if synchronous { "" } else { "not " };
+        line.push_str(&format!(", {}: {is}synchronous", plain(mode)));
+    }
+    if let Some(detail) = &guard.detail {
+        line.push_str(&format!(": {}", plain(detail)));
+    }
+    line + "\n"
 }
 
 fn row(node: &Node) -> [String; 8] {
@@ -269,6 +294,25 @@ mod tests {
             "a: nobody there",
         ] {
             assert!(text.contains(words), "{words:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_guard_is_told_of_where_it_is_known() {
+        for (guard, line) in [
+            (
+                r#"{"state":"watching","mode":"sync","synchronous":true,"age_ms":2}"#,
+                "\nguard watching, sync: synchronous\n",
+            ),
+            (
+                r#"{"state":"blocked","mode":"sync","synchronous":false,"detail":"no \u001bstandby"}"#,
+                "\nguard blocked, sync: not synchronous: no standby\n",
+            ),
+            (r#"{"state":"absent"}"#, "\nguard absent\n"),
+        ] {
+            let json = WELL.replacen('{', &format!("{{\"guard\":{guard},"), 1);
+            let text = shown(&json, false);
+            assert!(text.ends_with(line), "{line:?} in\n{text}");
         }
     }
 

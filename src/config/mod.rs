@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
@@ -116,6 +116,15 @@ pub const DRAIN: Setting = Setting {
               Defaults to 0s",
 };
 
+/// Where the guard reports.
+pub const GUARD_REPORT: Setting = Setting {
+    environment: "PGPAIR_GUARD_REPORT",
+    flag: "guard-report",
+    value: "FILE",
+    meaning: "where pgpair guard reports (probe/guard in the pair's folder), to tell of it \
+              in /status, /metrics and /ui. Defaults to none",
+};
+
 /// How much to log.
 pub const LOG: Setting = Setting {
     environment: "PGPAIR_LOG",
@@ -126,7 +135,7 @@ pub const LOG: Setting = Setting {
 };
 
 /// Every setting of `pgpair serve`, in the order of the documentation.
-pub const SETTINGS: [&Setting; 10] = [
+pub const SETTINGS: [&Setting; 11] = [
     &DATABASE_URL,
     &NODES,
     &LISTEN,
@@ -136,6 +145,7 @@ pub const SETTINGS: [&Setting; 10] = [
     &MAX_CONNECTIONS,
     &REQUEST_TIMEOUT,
     &DRAIN,
+    &GUARD_REPORT,
     &LOG,
 ];
 
@@ -238,6 +248,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Time to answer `draining` after SIGTERM. Defaults to none.
     pub drain: Duration,
+    /// Where the guard reports. Defaults to nowhere.
+    pub guard_report: Option<PathBuf>,
     /// Least level of what is logged. Defaults to `info`.
     pub log: LevelFilter,
 }
@@ -345,6 +357,7 @@ impl Config {
             max_connections: source.parsed(&MAX_CONNECTIONS, connections)?.unwrap_or(512),
             request_timeout: source.duration(&REQUEST_TIMEOUT, "10s", "100ms", "1h")?,
             drain: source.duration(&DRAIN, "0s", "0s", "1h")?,
+            guard_report: source.get(&GUARD_REPORT)?.map(|(_, path)| path.into()),
             log: source.parsed(&LOG, level)?.unwrap_or(LevelFilter::Info),
         })
     }

@@ -8,7 +8,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::counts::{self, Counts};
 use super::exposition::{Document, Format, Kind};
+use crate::pair::guard::report::STATES;
+use crate::pair::sync::Mode;
 use crate::probe::board::{self, Report, Rules};
+use crate::probe::guard::{ABSENT, Guard};
 use crate::probe::node::{Facts, Reason, Replication};
 use crate::probe::pair::PairVerdict;
 
@@ -18,6 +21,7 @@ use Kind::{Counter, Gauge, Histogram};
 pub fn render(
     report: &Report,
     rules: &Rules,
+    guard: Option<&Guard>,
     counts: &Counts,
     started: SystemTime,
     format: Format,
@@ -28,6 +32,9 @@ pub fn render(
     figures.nodes(&mut document);
     figures.replication(&mut document);
     figures.observations(&mut document);
+    if let Some(guard) = guard {
+        about_guard(&mut document, guard);
+    }
     http(&mut document, counts);
     process(&mut document, started);
     document.finish()
@@ -235,6 +242,51 @@ impl<'a> Figures<'a> {
             family.sample(&[("node", name)], outage);
         }
     }
+}
+
+fn about_guard(document: &mut Document, guard: &Guard) {
+    let report = guard.report.as_ref();
+    // Where there never was one, none is missed.
+    let up = (guard.state != ABSENT).then_some(u8::from(report.is_some()));
+    document
+        .family(
+            Gauge,
+            "pgpair_guard_up",
+            "Whether the guard reported within the last 10 s.",
+        )
+        .known(&[], up);
+    let mut family = document.family(
+        Gauge,
+        "pgpair_guard_state",
+        "What the guard does: 1 for the current state.",
+    );
+    for state in STATES {
+        let is = report.map(|_| u8::from(guard.state == state));
+        family.known(&[("state", state)], is);
+    }
+    let mut family = document.family(
+        Gauge,
+        "pgpair_guard_mode",
+        "What the guard has commits wait for: 1 for the current mode.",
+    );
+    for mode in Mode::ALL {
+        let is = report.map(|it| u8::from(it.mode == mode.word()));
+        family.known(&[("mode", mode.word())], is);
+    }
+    document
+        .family(
+            Gauge,
+            "pgpair_guard_synchronous",
+            "Whether every acknowledged commit is on the standby's disk.",
+        )
+        .known(&[], report.map(|it| u8::from(it.synchronous)));
+    document
+        .family(
+            Gauge,
+            "pgpair_guard_failovers_last_hour",
+            "Primaries that the guard replaced within the last hour.",
+        )
+        .known(&[], report.map(|it| it.failovers));
 }
 
 fn http(document: &mut Document, counts: &Counts) {

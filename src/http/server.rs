@@ -25,6 +25,7 @@ use super::{metrics, page, status};
 use crate::crash::{self, DISPOSABLE};
 use crate::handover::{self, Handover};
 use crate::probe::board::{Asker, Board};
+use crate::probe::guard::{Guard, GuardWatch};
 use crate::probe::verdict::Verdict;
 use crate::{EXIT_FRONT_DOOR, EXIT_OK, logging, threads};
 
@@ -81,7 +82,7 @@ const RENEWED_WITHIN: Duration = Duration::from_secs(2);
 const WAKE_AT_MOST: Duration = Duration::from_millis(100);
 
 /// What the front door needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// HTTP connections held at once.
     pub max_connections: usize,
@@ -89,6 +90,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Time to answer `draining` once told to stop.
     pub drain: Duration,
+    /// Who reads what the guard says of itself, if it was said where.
+    pub guard: Option<Arc<GuardWatch>>,
 }
 
 /// How answering ended.
@@ -224,6 +227,7 @@ impl Door {
             counts: &counts,
             orders,
             started: SystemTime::now(),
+            guard: options.guard,
         };
         handover::release_signals();
         Ok(self.serve(&clerk, options.drain))
@@ -405,6 +409,7 @@ struct Clerk<'a> {
     counts: &'a Counts,
     orders: Orders,
     started: SystemTime,
+    guard: Option<Arc<GuardWatch>>,
 }
 
 /// A parked request: it will be answered with the verdict.
@@ -468,13 +473,25 @@ impl Clerk<'_> {
             &self.board.report(),
             self.board.rules(),
             self.board.uptime(),
+            self.guard().as_ref(),
         );
         Reply::json(200, text)
     }
 
+    fn guard(&self) -> Option<Guard> {
+        self.guard.as_ref().map(|watch| watch.guard())
+    }
+
     fn metrics(&self, format: Format) -> Reply {
         let (report, rules) = (self.board.report(), self.board.rules());
-        let text = metrics::render(&report, rules, self.counts, self.started, format);
+        let text = metrics::render(
+            &report,
+            rules,
+            self.guard().as_ref(),
+            self.counts,
+            self.started,
+            format,
+        );
         Reply::document(200, format.content_type(), text)
     }
 

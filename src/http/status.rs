@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::probe::board::{NodeReport, Report, Rules, Transition};
+use crate::probe::guard::Guard;
 use crate::probe::node::{Replication, Slot};
 use crate::probe::pair::{self, NodeState};
 
@@ -22,6 +23,8 @@ struct Status<'a> {
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     primary: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardState<'a>>,
     at: String,
     version: &'static str,
     uptime_ms: u64,
@@ -30,6 +33,24 @@ struct Status<'a> {
     nodes: Vec<Node<'a>>,
     transitions: Vec<Change<'a>>,
     history: History,
+}
+
+/// The guard, as it says itself.
+#[derive(Serialize)]
+struct GuardState<'a> {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synchronous: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failovers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -124,7 +145,7 @@ struct History {
 }
 
 /// Renders the document, one line.
-pub fn render(report: &Report, rules: &Rules, uptime: Duration) -> String {
+pub fn render(report: &Report, rules: &Rules, uptime: Duration, guard: Option<&Guard>) -> String {
     let names = &rules.nodes;
     let assessment = &report.assessment;
     let status = Status {
@@ -134,6 +155,7 @@ pub fn render(report: &Report, rules: &Rules, uptime: Duration) -> String {
         node: report.ready.node.map(|node| names[node].as_str()),
         detail: report.ready.detail.as_deref(),
         primary: assessment.primary.map(|node| names[node].as_str()),
+        guard: guard.map(guard_of),
         at: rfc3339(SystemTime::now()),
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: milliseconds(uptime),
@@ -152,6 +174,25 @@ pub fn render(report: &Report, rules: &Rules, uptime: Duration) -> String {
     let mut text = serde_json::to_string(&status).expect("keys are text and numbers are finite");
     text.push('\n');
     text
+}
+
+/// In seconds since 1970: no time is written beyond it.
+const YEAR_10000: u64 = 253_402_300_800;
+
+fn guard_of(guard: &Guard) -> GuardState<'_> {
+    let report = guard.report.as_ref();
+    GuardState {
+        state: guard.state,
+        detail: guard.detail.as_deref(),
+        age_ms: guard.age.map(milliseconds),
+        mode: report.map(|it| it.mode.as_str()),
+        synchronous: report.map(|it| it.synchronous),
+        failovers: report.map(|it| it.failovers),
+        paused_until: report
+            .and_then(|it| it.paused_until)
+            .filter(|at| *at < YEAR_10000)
+            .map(|at| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(at))),
+    }
 }
 
 fn node_of<'a>(report: &'a Report, node: usize, names: &'a [String]) -> Node<'a> {

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod db;
+pub mod guard;
 pub mod lag;
 pub mod lsn;
 pub mod node;

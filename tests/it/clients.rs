@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
@@ -454,7 +454,17 @@ fn alerts_dashboard_and_readme_name_metrics_that_there_are() {
     let pair = Pair::start();
     pair.primary
         .sql("SELECT pg_create_physical_replication_slot('pgpair_b', true)");
-    let probe = pair.probe_when_well();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let report = folder.path().join("guard");
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let at = since.expect("it is later").as_millis();
+    let says = "state=watching mode=async synchronous=false failovers=0";
+    fs::write(&report, format!("at_ms={at} {says}\n")).expect("writes");
+    let probe = Probe::of(pair.conninfo())
+        .with("nodes", "a,b")
+        .with("guard-report", report.to_str().expect("a plain path"))
+        .start();
+    probe.tells("ok");
     let mut exported = BTreeSet::new();
     let mut take_in = || {
         for line in probe.get("/metrics").body.lines() {
@@ -464,6 +474,7 @@ fn alerts_dashboard_and_readme_name_metrics_that_there_are() {
             }
         }
     };
+    take_in();
     eventually(TOLD_WITHIN, "the slot is told", || {
         probe
             .metrics()

@@ -4,11 +4,12 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::support::browser::Browser;
 use crate::support::command::{Observer, Writer, moves, on_this_machine, other};
-use crate::support::deployment::Deployment;
-use crate::support::{eventually, percentile, process};
+use crate::support::deployment::{Deployment, required};
+use crate::support::{eventually, packages, percentile, process};
 
 /// From the primary's death to the next commit, in the median.
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -33,20 +34,9 @@ impl<'a> Guard<'a> {
         Guard { pair, child }
     }
 
-    /// Returns what it says of itself.
-    fn report(&self) -> Option<Value> {
-        let text = std::fs::read(self.pair.root.join("probe/guard.json")).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
-    /// Waits until the report says this.
+    /// Waits until the probe says this of it.
     fn says(&self, key: &str, value: impl Into<Value>) {
-        let value = value.into();
-        eventually(
-            GUARD_AT_MOST,
-            &format!("the guard says {key} {value}"),
-            || (self.report()?[key] == value).then_some(()),
-        );
+        is_said_of_the_guard(self.pair, key, value);
     }
 
     /// Tells it to stop, as systemd does, and sees that it does.
@@ -55,7 +45,32 @@ impl<'a> Guard<'a> {
         process::run(Command::new("kill").arg(pid), b"", GUARD_AT_MOST);
         let ended = process::wait(&mut self.child, GUARD_AT_MOST);
         assert_eq!(ended.and_then(|status| status.code()), Some(0));
+        is_said_of_the_guard(self.pair, "state", "stopped");
     }
+}
+
+/// What the probe says of the guard.
+fn report(pair: &Deployment) -> Option<Value> {
+    let status = pair.try_get("/status").ok()?.json();
+    Some(status["guard"].clone())
+}
+
+/// Waits until the probe says this of the guard.
+fn is_said_of_the_guard(pair: &Deployment, key: &str, value: impl Into<Value>) {
+    let value = value.into();
+    let what = format!("of the guard is said: {key} {value}");
+    eventually(GUARD_AT_MOST, &what, || {
+        (report(pair)?[key] == value).then_some(())
+    });
+}
+
+/// Returns the metrics about the guard.
+fn metrics(pair: &Deployment) -> Vec<String> {
+    let text = pair.get("/metrics").body;
+    let about = text
+        .lines()
+        .filter(|line| line.starts_with("pgpair_guard_"));
+    about.map(str::to_owned).collect()
 }
 
 impl Drop for Guard<'_> {
@@ -69,6 +84,8 @@ fn guard_replaces_a_dead_primary_and_keeps_what_it_promises() {
     let pair = Deployment::new("guard");
     pair.site(&[]).changed();
     pair.has_primary("a");
+    assert_eq!(report(&pair), Some(json!({ "state": "absent" })));
+    assert_eq!(metrics(&pair), [""; 0], "nobody misses one");
     let guard = Guard::start(
         &pair,
         &[
@@ -174,6 +191,7 @@ fn standby_that_is_gone_stops_no_commit_for_long(
 fn paused_guard_replaces_nobody(pair: &Deployment, guard: &Guard<'_>, primary: &str) {
     pair.does(&["guard", "pause", "1h"]);
     guard.says("state", "paused");
+    everybody_is_told(pair);
     pair.each("kill", &[primary]);
     // Twice as long as it takes to give a primary up.
     std::thread::sleep(Duration::from_secs(10));
@@ -209,6 +227,56 @@ fn strict_guard_lets_commits_wait(pair: &Deployment, primary: &str) {
     guard.stop();
 }
 
+fn everybody_is_told(pair: &Deployment) {
+    let said = report(pair).expect("it answers");
+    assert_eq!(
+        (&said["mode"], &said["synchronous"]),
+        (&json!("sync"), &json!(true))
+    );
+    let until = said["paused_until"].as_str().expect("a time");
+    let told = metrics(pair);
+    for line in [
+        "pgpair_guard_up 1",
+        "pgpair_guard_state{state=\"paused\"} 1",
+        "pgpair_guard_state{state=\"watching\"} 0",
+        "pgpair_guard_mode{mode=\"sync\"} 1",
+        "pgpair_guard_synchronous 1",
+    ] {
+        assert!(told.iter().any(|it| it == line), "{line} in {told:?}");
+    }
+    let table = process::run(
+        Command::new(required("PGPAIR_TEST_BINARY"))
+            .arg("status")
+            .arg(pair.url("/status")),
+        b"",
+        GUARD_AT_MOST,
+    );
+    let line = "guard paused, sync: synchronous\n";
+    assert!(table.stdout.ends_with(line), "{table:?}");
+
+    packages::require();
+    let browser = Browser::start();
+    browser.open(&pair.url("/ui"));
+    let clock = browser.script(&format!(
+        "return new Date('{until}').toTimeString().slice(0, 8)"
+    ));
+    let words = [
+        "Guard".to_owned(),
+        format!("Paused until {}", clock.as_str().expect("a time")),
+        "Every acknowledged commit is on the standby’s disk.".to_owned(),
+    ];
+    eventually(GUARD_AT_MOST, "the page tells of the guard", || {
+        let text = browser.script("return document.body.innerText");
+        let text = text.as_str()?.to_owned();
+        let all = words
+            .iter()
+            .all(|word| text.to_lowercase().contains(&word.to_lowercase()));
+        all.then_some(())
+    });
+    browser.screenshot("guard-paused");
+    assert_eq!(browser.console(), [""; 0], "nothing to complain of");
+}
+
 fn guard_that_replaced_too_many_refuses(pair: &Deployment, primary: &str) {
     let guard = Guard::start(pair, &["--sync", "async", "--max-failovers", "0"]);
     guard.says("mode", "async");
@@ -221,11 +289,14 @@ fn guard_that_replaced_too_many_refuses(pair: &Deployment, primary: &str) {
     });
     pair.each("kill", &[primary]);
     guard.says("state", "blocked");
-    let report = guard.report().expect("it was read a moment ago");
+    let report = report(pair).expect("it answers");
     let detail = report["detail"].as_str().expect("a detail");
     assert!(detail.contains("within the last hour"), "{detail}");
     pair.each("start", &[primary]);
     guard.says("state", "watching");
     pair.has_primary(primary);
-    guard.stop();
+    drop(guard);
+    is_said_of_the_guard(pair, "state", "silent");
+    let told = metrics(pair);
+    assert_eq!(told, ["pgpair_guard_up 0"], "the rest is unknown");
 }

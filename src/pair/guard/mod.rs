@@ -4,6 +4,7 @@
 
 mod keeper;
 mod notes;
+pub mod report;
 mod silence;
 
 use std::fs::OpenOptions;
@@ -12,14 +13,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use self::keeper::{Act, Keeper, Seen, Standby};
-use self::notes::{Memory, Report};
+use self::notes::Memory;
+use self::report::{Report, STOPPED};
 use self::silence::Silence;
 use super::disk::Disks;
 use super::ground::{Pair, START_AT_MOST};
@@ -125,6 +127,7 @@ pub fn guard(pair: &Pair, options: Options) -> Result<(), Trouble> {
         guard.look();
         thread::sleep(LOOK_EVERY.saturating_sub(began.elapsed()));
     }
+    tell(pair, &mut Report::now(STOPPED));
     log::info!("guard state=stopped");
     Ok(())
 }
@@ -340,7 +343,7 @@ impl<'a> Guard<'a> {
             "guard state=replacing primary={from} silent_ms={}",
             silent.map_or(0, |since| since.elapsed().as_millis())
         );
-        let moved = failover::replace(self.pair, &held, from, false)?;
+        let moved = self.at_work(|pair| failover::replace(pair, &held, from, false))?;
         self.memory.failovers.push(notes::now());
         self.moved("failover", &moved);
         Ok(())
@@ -355,7 +358,7 @@ impl<'a> Guard<'a> {
             return Ok(());
         };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
-        let moved = switchover::take_up(self.pair, &held, left)?;
+        let moved = self.at_work(|pair| switchover::take_up(pair, &held, left))?;
         self.moved("completed", &moved);
         Ok(())
     }
@@ -385,7 +388,7 @@ impl<'a> Guard<'a> {
         }
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let held = Held::take(&self.pair.layout, "guard")?;
-        rejoin::rejoin(self.pair, primary.other(), rejoin::Extent::Whole)?;
+        self.at_work(|pair| rejoin::rejoin(pair, primary.other(), rejoin::Extent::Whole))?;
         drop(held);
         self.memory.owed = None;
         self.remember();
@@ -433,25 +436,47 @@ impl<'a> Guard<'a> {
     }
 
     fn report(&mut self, paused_until: Option<u64>) {
-        let now = notes::now();
-        let failovers = self.memory.recent(now);
-        let synchronous = self.primary.as_ref().is_some_and(|it| it.keeper.in_force());
-        let report = Report {
-            at: now,
-            state: match (paused_until, &self.blocked) {
-                (Some(_), _) => "paused",
-                (None, Some(_)) => "blocked",
-                (None, None) => "watching",
-            },
-            detail: self.blocked.as_deref(),
-            mode: self.options.mode.word(),
-            synchronous,
-            paused_until,
-            failovers,
+        let state = match (paused_until, &self.blocked) {
+            (Some(_), _) => "paused",
+            (None, Some(_)) => "blocked",
+            (None, None) => "watching",
         };
-        if let Err(error) = report.write(&self.pair.layout) {
-            log::debug!("guard state=unreported cause={:?}", error.to_string());
+        let mut report = self.report_of(state);
+        report.detail.clone_from(&self.blocked);
+        report.paused_until = paused_until;
+        tell(self.pair, &mut report);
+    }
+
+    fn report_of(&mut self, state: &str) -> Report {
+        Report {
+            mode: self.options.mode.word().to_owned(),
+            synchronous: self.primary.as_ref().is_some_and(|it| it.keeper.in_force()),
+            failovers: self.memory.recent(notes::now()),
+            ..Report::now(state)
         }
+    }
+
+    /// Does what takes longer than a look, and lets it be known all the while.
+    fn at_work<T>(&mut self, work: impl FnOnce(&Pair) -> T) -> T {
+        let pair = self.pair;
+        let mut report = self.report_of("working");
+        let (working, done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let telling = thread::Builder::new().spawn_scoped(scope, move || {
+                loop {
+                    tell(pair, &mut report);
+                    if done.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                }
+            });
+            if let Err(error) = telling {
+                log::debug!("guard state=unreported cause={:?}", error.to_string());
+            }
+            let result = work(pair);
+            drop(working);
+            result
+        })
     }
 
     /// Logs an event and runs the hook, which nobody waits for.
@@ -481,5 +506,11 @@ impl<'a> Guard<'a> {
         if let Err(error) = threads::spawn("hook".to_owned(), run) {
             log::warn!("hook cause={:?}", error.to_string());
         }
+    }
+}
+
+fn tell(pair: &Pair, report: &mut Report) {
+    if let Err(error) = report.write(&pair.layout) {
+        log::debug!("guard state=unreported cause={:?}", error.to_string());
     }
 }

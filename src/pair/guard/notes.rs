@@ -1,18 +1,14 @@
-//! What the guard remembers and tells: its own memory, the pause, and the file
-//! in which the probe finds its state.
+//! What the guard remembers: its own memory, and the pause.
 
 use std::fs;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde::Serialize;
 
 use crate::pair::disk;
 use crate::pair::layout::{Layout, Node, value_of};
 
 const MEMORY: &str = "guard";
 const PAUSE: &str = "guard.pause";
-const REPORT: &str = "probe/guard.json";
 
 /// Failovers count for this long.
 const HOUR: u64 = 3600;
@@ -86,39 +82,6 @@ pub fn resume(layout: &Layout) -> io::Result<()> {
 pub fn paused_until(layout: &Layout, now: u64) -> Option<u64> {
     let text = fs::read_to_string(layout.file(PAUSE)).ok()?;
     text.trim().parse().ok().filter(|until| *until > now)
-}
-
-/// What the guard says of itself.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report<'a> {
-    /// When this was written, in seconds since 1970.
-    pub at: u64,
-    /// `watching`, `paused` or `blocked`.
-    pub state: &'a str,
-    /// What keeps it from replacing a primary, for a person.
-    pub detail: Option<&'a str>,
-    /// `async`, `sync` or `strict`.
-    pub mode: &'a str,
-    /// Every acknowledged commit is on the standby's disk.
-    pub synchronous: bool,
-    /// The end of a pause, in seconds since 1970.
-    pub paused_until: Option<u64>,
-    /// Primaries that it replaced in the last hour.
-    pub failovers: usize,
-}
-
-impl Report<'_> {
-    /// Puts it where the probe finds it, if there is one.
-    pub fn write(&self, layout: &Layout) -> io::Result<()> {
-        let path = layout.file(REPORT);
-        let Some(folder) = path.parent().filter(|folder| folder.exists()) else {
-            return Ok(());
-        };
-        // Not for good: what is lost with the host is of no interest after it.
-        let beside = folder.join("guard.new");
-        fs::write(&beside, serde_json::to_vec(self).map_err(io::Error::other)?)?;
-        fs::rename(&beside, &path)
-    }
 }
 
 #[cfg(test)]

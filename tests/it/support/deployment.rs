@@ -241,6 +241,11 @@ impl Deployment {
         });
     }
 
+    /// Returns where the probe answers.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
     /// Asks the probe, on a connection of its own.
     pub fn get(&self, path: &str) -> http::Answer {
         self.try_get(path)

@@ -1,0 +1,179 @@
+//! What the guard says of itself, in a file that the probe reads.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::pair::layout::{Layout, value_of};
+
+/// Where it lies: in the folder that the probe's container has.
+const FILE: &str = "probe/guard";
+
+/// A guard writes at least once a second; one that has not for this long is
+/// gone, or cannot do its work.
+pub const SILENT_AFTER: Duration = Duration::from_secs(10);
+
+/// What it says that it does.
+pub const STATES: [&str; 4] = ["watching", "working", "paused", "blocked"];
+
+/// What it says last.
+pub const STOPPED: &str = "stopped";
+
+/// No report is as long as this.
+const BYTES_AT_MOST: u64 = 64 << 10;
+
+/// What the guard says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// When this was written, in milliseconds since 1970 by the host's clock.
+    pub at_ms: u64,
+    /// One of [`STATES`], or [`STOPPED`].
+    pub state: String,
+    /// What keeps it from replacing a primary, for a person.
+    pub detail: Option<String>,
+    /// `async`, `sync` or `strict`.
+    pub mode: String,
+    /// Every acknowledged commit is on the standby's disk.
+    pub synchronous: bool,
+    /// The end of a pause, in seconds since 1970.
+    pub paused_until: Option<u64>,
+    /// Primaries that it replaced in the last hour.
+    pub failovers: usize,
+}
+
+impl Report {
+    /// Makes one of now that says no more than this.
+    pub fn now(state: &str) -> Report {
+        Report {
+            at_ms: now_ms(),
+            state: state.to_owned(),
+            ..Report::default()
+        }
+    }
+
+    /// Puts it, as of now, where the probe finds it, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the disk does not take it.
+    pub fn write(&mut self, layout: &Layout) -> io::Result<()> {
+        let path = layout.file(FILE);
+        let Some(folder) = path.parent().filter(|folder| folder.exists()) else {
+            return Ok(());
+        };
+        self.at_ms = now_ms();
+        // Not for good: what is lost with the host is of no interest after it.
+        let beside = folder.join("guard.new");
+        fs::write(&beside, self.text())?;
+        // The probe is another user; there is nothing secret in it.
+        fs::set_permissions(&beside, Permissions::from_mode(0o644))?;
+        fs::rename(&beside, &path)
+    }
+
+    /// Reads what was put there; `None` if nothing ever was.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read or is no report.
+    pub fn read(path: &Path) -> io::Result<Option<Report>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut text = Vec::new();
+        file.take(BYTES_AT_MOST).read_to_end(&mut text)?;
+        let report = Report::parse(&String::from_utf8_lossy(&text));
+        report
+            .map(Some)
+            .ok_or_else(|| io::Error::other("this is no report of a guard"))
+    }
+
+    /// A line of `key=value`, and what there is to tell a person below it.
+    fn text(&self) -> String {
+        let mut text = format!(
+            "at_ms={} state={} mode={} synchronous={} failovers={}",
+            self.at_ms, self.state, self.mode, self.synchronous, self.failovers
+        );
+        if let Some(until) = self.paused_until {
+            text.push_str(&format!(" paused_until={until}"));
+        }
+        text.push('\n');
+        text.push_str(self.detail.as_deref().unwrap_or_default());
+        text
+    }
+
+    fn parse(text: &str) -> Option<Report> {
+        let (line, detail) = text.split_once('\n')?;
+        Some(Report {
+            at_ms: value_of(line, "at_ms")?.parse().ok()?,
+            state: value_of(line, "state")?.to_owned(),
+            detail: Some(detail.to_owned()).filter(|it| !it.is_empty()),
+            mode: value_of(line, "mode")?.to_owned(),
+            synchronous: value_of(line, "synchronous")? == "true",
+            paused_until: value_of(line, "paused_until").and_then(|it| it.parse().ok()),
+            failovers: value_of(line, "failovers")?.parse().ok()?,
+        })
+    }
+
+    /// Returns how long ago it was written. A clock that was set back since then
+    /// makes it new: the next one will come within a second.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(now_ms().saturating_sub(self.at_ms))
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_by_anybody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
+        let mut report = Report {
+            state: "blocked".to_owned(),
+            detail: Some("a \"word\"\n".to_owned()),
+            paused_until: Some(7),
+            ..Report::default()
+        };
+        report.write(&layout).expect("no probe is no error");
+        let path = layout.file(FILE);
+        assert_eq!(Report::read(&path).expect("none is no error"), None);
+
+        fs::create_dir(path.parent().expect("a folder")).expect("made");
+        report.write(&layout).expect("writes");
+        assert_eq!(Report::read(&path).expect("reads"), Some(report.clone()));
+        assert!(report.at_ms > 0 && report.age() < SILENT_AFTER);
+        let mode = fs::metadata(&path)
+            .expect("it is there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn what_is_no_report_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("guard");
+        for text in [
+            "",
+            "{}",
+            "at_ms=-1 state=paused mode= failovers=0\n",
+            "at_ms=1",
+            "\u{0}",
+        ] {
+            fs::write(&path, text).expect("writes");
+            assert!(Report::read(&path).is_err(), "{text:?}");
+        }
+        assert!(Report::read(folder.path()).is_err(), "a folder");
+    }
+}
