@@ -2,6 +2,7 @@
 //! [`crate::crash`]).
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Stack of our threads. They call into the PostgreSQL driver and TLS, whose
@@ -19,4 +20,9 @@ pub fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()
         .stack_size(STACK_BYTES)
         .spawn(run)
         .map(drop)
+}
+
+/// Takes a lock. A panic of ours ends the process, so a poisoned one is never seen.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

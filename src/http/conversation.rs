@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tiny_http::Request;
@@ -16,6 +16,7 @@ use super::counts::Counts;
 use super::orders::Orders;
 use super::reply::{Framing, Reply};
 use super::routes;
+use crate::threads::lock;
 
 /// Every connection that has sent a whole request, by the client's address.
 pub struct Conversations {
@@ -201,9 +202,4 @@ impl Ticket {
     pub fn answer(self, reply: Reply) {
         self.conversation.answer(self.number, reply);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of ours ends the process, so a poisoned lock is never seen.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! How it is said: from a request to an answer, and who may hold a connection.
 
 pub mod bouncer;
+pub mod clerk;
 pub mod conversation;
 pub mod counts;
 pub mod exposition;

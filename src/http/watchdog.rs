@@ -4,9 +4,11 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::threads::lock;
 
 /// The target of a knock, which no client has a use for.
 pub const TARGET: &str = "*";
@@ -95,8 +97,7 @@ impl Watchdog {
     }
 
     fn knocking(&self) -> MutexGuard<'_, Option<SocketAddr>> {
-        // A panic of ours ends the process, so a poisoned lock is never seen.
-        self.knocking.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.knocking)
     }
 }
 

@@ -21,6 +21,7 @@ use self::record::Record;
 use super::node::{Facts, Failure, Observation, What};
 use super::pair::{self, Assessment, Known};
 use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Verdict, View};
+use crate::threads::lock;
 
 pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 
@@ -409,8 +410,7 @@ impl<A: Asker> Board<A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<A>> {
-        // A panic of ours ends the process, so a poisoned lock is never seen.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn begun(&self, state: &mut State<A>, lane: usize, now: Instant) -> u64 {

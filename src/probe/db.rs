@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use postgres::config::SslMode as PgSslMode;
@@ -21,6 +21,7 @@ use super::passfile::{self, Secret};
 use super::tls::{Connector, SslMode, TlsError};
 use super::watch::{Observer, Target};
 use crate::sockets;
+use crate::threads::lock;
 
 /// Who is primary: one round trip in the simple protocol, which needs no
 /// prepared statement, so that a pooler in between may hand every query to
@@ -167,7 +168,7 @@ impl NodeTarget {
     }
 
     fn live_leases(&self) -> Vec<Arc<Lease>> {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leases = lock(&self.leases);
         leases.retain(|lease| lease.strong_count() > 0);
         leases.iter().filter_map(Weak::upgrade).collect()
     }
@@ -177,10 +178,7 @@ impl Target for NodeTarget {
     fn observer(&self) -> Box<dyn Observer> {
         let lease = Arc::new(Lease::default());
         let weak = Arc::downgrade(&lease);
-        self.leases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(weak);
+        lock(&self.leases).push(weak);
         Box::new(NodeObserver::new(Arc::clone(&self.settings), lease))
     }
 
@@ -204,9 +202,7 @@ impl Target for NodeTarget {
 
 impl Lease {
     fn addresses(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
-        self.addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.addresses)
     }
 }
 

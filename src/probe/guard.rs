@@ -2,12 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::pair::guard::report::{Report, SILENT_AFTER, STATES, STOPPED};
-use crate::threads;
+use crate::threads::{self, lock};
 
 /// The state of a guard that never was.
 pub const ABSENT: &str = "absent";
@@ -51,7 +51,7 @@ impl GuardWatch {
             loop {
                 thread::sleep(LOOK_EVERY);
                 let read = read(&path);
-                *reader.last.lock().unwrap_or_else(PoisonError::into_inner) = read;
+                *lock(&reader.last) = read;
             }
         })?;
         Ok(watch)
@@ -59,7 +59,7 @@ impl GuardWatch {
 
     /// Returns what is known now.
     pub fn guard(&self) -> Guard {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lock(&self.last);
         Guard::by(last.clone())
     }
 }
