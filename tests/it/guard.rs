@@ -109,6 +109,15 @@ fn guard_replaces_a_dead_primary_and_keeps_what_it_promises() {
     guard_that_replaced_too_many_refuses(&pair, primary);
 }
 
+/// Waits until the guard has made this node the primary.
+fn comes_to_take_writes(pair: &Deployment, node: &str) {
+    eventually(GUARD_AT_MOST, "the other one takes writes", || {
+        let mut client = pair.socket_client(node).ok()?;
+        let asked = client.query_one("SELECT pg_is_in_recovery()", &[]);
+        (!asked.ok()?.get::<_, bool>(0)).then_some(())
+    });
+}
+
 fn guarded_failovers_lose_nothing<'a>(
     pair: &Deployment,
     guard: &Guard<'_>,
@@ -124,13 +133,7 @@ fn guarded_failovers_lose_nothing<'a>(
         let killed = Instant::now();
         pair.each("kill", &[primary]);
         let next = other(primary);
-        eventually(GUARD_AT_MOST, "the other one takes writes", || {
-            let asked = pair
-                .socket_client(next)
-                .ok()?
-                .query_one("SELECT pg_is_in_recovery()", &[]);
-            (!asked.ok()?.get::<_, bool>(0)).then_some(())
-        });
+        comes_to_take_writes(pair, next);
         eventually(GUARD_AT_MOST, "the old one streams again", || {
             let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
             let asked = pair.socket_client(next).ok()?.query_one(sql, &[]);
@@ -162,13 +165,7 @@ fn frozen_primary_is_replaced_too<'a>(
     let observer = Observer::start(pair);
     pair.each("pause", &[primary]);
     let next = other(primary);
-    eventually(GUARD_AT_MOST, "the other one takes writes", || {
-        let asked = pair
-            .socket_client(next)
-            .ok()?
-            .query_one("SELECT pg_is_in_recovery()", &[]);
-        (!asked.ok()?.get::<_, bool>(0)).then_some(())
-    });
+    comes_to_take_writes(pair, next);
     pair.has_primary(next);
     observer.end();
     next
@@ -197,13 +194,7 @@ fn paused_guard_replaces_nobody(pair: &Deployment, guard: &Guard<'_>, primary: &
     std::thread::sleep(Duration::from_secs(10));
     assert_eq!(pair.sql(other(primary), "SELECT pg_is_in_recovery()"), "t");
     pair.does(&["guard", "resume"]);
-    eventually(GUARD_AT_MOST, "it is replaced after all", || {
-        let asked = pair
-            .socket_client(other(primary))
-            .ok()?
-            .query_one("SELECT pg_is_in_recovery()", &[]);
-        (!asked.ok()?.get::<_, bool>(0)).then_some(())
-    });
+    comes_to_take_writes(pair, other(primary));
     pair.has_primary(other(primary));
 }
 
