@@ -554,3 +554,35 @@ fn every_roles_defaults_are_those_that_its_argument_spec_describes() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(done.len(), roles.count());
 }
+
+/// The names and addresses are compared as openssl writes them, or every run
+/// would replace the certificates.
+#[test]
+fn further_names_are_in_the_certificates_once_and_for_all() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    for part in ["tls", "a/conf", "b/conf"] {
+        fs::create_dir_all(folder.path().join(part)).expect("it is new");
+    }
+    let script = deployment::checkout().join("ansible/roles/postgres_pair/files/certificates.sh");
+    let make = |names: &str| {
+        let mut command = Command::new("sh");
+        command.arg(&script).arg("make").arg(folder.path());
+        command.args(["pair", "0", "0", "365", "90", names]);
+        let done = process::run(&mut command, b"", Duration::from_secs(60));
+        assert_eq!(done.code(), 0, "{}", done.stderr);
+        done.stdout
+    };
+    let names = "pair-proxy,db.example.org,203.0.113.10,2001:db8::1";
+    assert!(make("").contains("made the certificate of b"));
+    let said = make(names);
+    assert!(said.contains("replaced the certificate of a"), "{said}");
+    assert_eq!(make(names), "", "nothing is left to do");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-noout", "-ext", "subjectAltName", "-in"]);
+    openssl.arg(folder.path().join("b/conf/server.crt"));
+    let shown = process::run(&mut openssl, b"", Duration::from_secs(60)).stdout;
+    let wanted = "DNS:pair-b, DNS:b, DNS:localhost, DNS:pair-proxy, DNS:db.example.org, \
+                  IP Address:203.0.113.10, IP Address:2001:DB8:0:0:0:0:0:1";
+    assert!(shown.contains(wanted), "{shown}");
+    assert!(make("").contains("replaced the certificate of a"));
+}

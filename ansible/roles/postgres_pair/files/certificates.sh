@@ -1,5 +1,6 @@
 #!/bin/sh
-# certificates.sh make|check|renew ROOT PREFIX UID GID DAYS RENEW_DAYS: the pair's own authority and its nodes' certificates.
+# certificates.sh make|check|renew ROOT PREFIX UID GID DAYS RENEW_DAYS [NAME,NAME…]: the pair's own authority and its nodes' certificates,
+# which carry these further names and addresses.
 #   make   makes what is missing, replaces what does not fit, and renews what ends within RENEW_DAYS
 #   check  says what make would do, and changes nothing
 #   renew  as make; then has the running nodes take their new certificates up, without a restart
@@ -7,7 +8,7 @@
 # so a file that is replaced fits the other at every moment.
 set -eu
 umask 077
-verb=$1 root=$2 prefix=$3 uid=$4 gid=$5 days=$6 renew_days=$7
+verb=$1 root=$2 prefix=$3 uid=$4 gid=$5 days=$6 renew_days=$7 further=${8:-}
 ca=$root/tls
 
 # The authority: ten years, renewed a node's lifetime before its end, so that no node's certificate outlives it.
@@ -64,11 +65,23 @@ same_key() { [ "$(openssl x509 -in "$1" -noout -pubkey 2>/dev/null)" = "$(openss
 # lasts FILE DAYS: it is still good after so many days.
 lasts() { openssl x509 -in "$1" -noout -checkend "$(($2 * 86400))" >/dev/null 2>&1; }
 
-names() { printf 'DNS:%s-%s, DNS:%s, DNS:localhost' "$prefix" "$1" "$1"; }
+names() {
+    printf 'DNS:%s-%s, DNS:%s, DNS:localhost' "$prefix" "$1" "$1"
+    for name in $(printf '%s' "$further" | tr , ' '); do
+        case $name in
+        *:*) printf ', IP:%s' "$name" ;;
+        *[!0-9.]*) printf ', DNS:%s' "$name" ;;
+        *) printf ', IP:%s' "$name" ;;
+        esac
+    done
+}
 
+print_names() { openssl x509 -noout -ext subjectAltName 2>/dev/null | sed -n 's/^ *\(DNS:.*\)/\1/p'; }
+
+# has_names FILE KEY NAMES: openssl writes an address in its own way, so another certificate tells what the names look like.
 has_names() {
-    found=$(openssl x509 -in "$1" -noout -ext subjectAltName 2>/dev/null | sed -n 's/^ *\(DNS:.*\)/\1/p')
-    [ "$found" = "$2" ]
+    wanted=$(NAMES=$3 openssl req -x509 -new -key "$2" -config "$work/openssl.cnf" -extensions node | print_names)
+    [ "$(print_names <"$1")" = "$wanted" ]
 }
 
 new_authority() {
@@ -111,7 +124,7 @@ node() {
     fi
     if [ ! -s "$conf/server.crt" ]; then
         why=made
-    elif ! same_key "$conf/server.crt" "$conf/server.key" || ! has_names "$conf/server.crt" "$(names "$1")" ||
+    elif ! same_key "$conf/server.crt" "$conf/server.key" || ! has_names "$conf/server.crt" "$conf/server.key" "$(names "$1")" ||
         ! openssl verify -no_check_time -CAfile "$ca/ca.crt" "$conf/server.crt" >/dev/null 2>&1; then
         why=replaced
     elif ! lasts "$conf/server.crt" "$renew_days"; then
