@@ -21,6 +21,7 @@ mod login;
 mod network;
 mod pair;
 mod probes;
+mod proxy_role;
 mod renewal;
 mod replication;
 mod shutdown;

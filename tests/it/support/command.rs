@@ -138,17 +138,24 @@ fn connect(root: &Path, node: &str) -> Result<Client, postgres::Error> {
 /// A thread that writes one row after the other to whichever node takes it, as
 /// an application with both hosts in its connection string does.
 pub struct Writer {
-    root: PathBuf,
+    connect: Connect,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<(u64, Instant)>>,
 }
 
+/// Connects to a node, or to whoever leads to the right one.
+pub type Connect = Arc<dyn Fn(&str) -> Result<Client, postgres::Error> + Send + Sync>;
+
 impl Writer {
     /// Starts writing; returns once the first row is in.
     pub fn start(pair: &Deployment, primary: &str) -> Writer {
-        let mut client = pair
-            .socket_client(primary)
-            .expect("the primary lets root in");
+        let root = pair.root.clone();
+        Writer::over(Arc::new(move |node| connect(&root, node)), primary)
+    }
+
+    /// As [`Writer::start`], by connections of another kind.
+    pub fn over(connect: Connect, primary: &str) -> Writer {
+        let mut client = connect(primary).expect("the primary lets it in");
         client
             .simple_query("CREATE TABLE IF NOT EXISTS acknowledged (id bigint PRIMARY KEY)")
             .expect("a primary");
@@ -156,11 +163,11 @@ impl Writer {
             .simple_query("TRUNCATE acknowledged")
             .expect("a primary");
         let stop = Arc::new(AtomicBool::new(false));
-        let (root, to_stop) = (pair.root.clone(), Arc::clone(&stop));
+        let (connect_too, to_stop) = (Arc::clone(&connect), Arc::clone(&stop));
         Writer {
-            root: root.clone(),
+            connect,
             stop,
-            thread: thread::spawn(move || write(&root, &to_stop)),
+            thread: thread::spawn(move || write(&connect_too, &to_stop)),
         }
     }
 
@@ -169,7 +176,7 @@ impl Writer {
     pub fn end(self, primary: &str) -> Written {
         self.stop.store(true, Ordering::Relaxed);
         let acknowledged = self.thread.join().expect("the writer lives");
-        let mut client = connect(&self.root, primary).expect("the primary lets root in");
+        let mut client = (self.connect)(primary).expect("the primary lets it in");
         let rows = client
             .query("SELECT id FROM acknowledged", &[])
             .expect("the table is there");
@@ -224,13 +231,13 @@ impl Written {
     }
 }
 
-fn write(root: &Path, stop: &AtomicBool) -> Vec<(u64, Instant)> {
+fn write(connect: &Connect, stop: &AtomicBool) -> Vec<(u64, Instant)> {
     let mut acknowledged = Vec::new();
     let mut id: u64 = 0;
     let mut nodes = ["a", "b"].into_iter().cycle();
     while !stop.load(Ordering::Relaxed) {
         let node = nodes.next().expect("a cycle");
-        let Ok(mut client) = connect(root, node) else {
+        let Ok(mut client) = connect(node) else {
             thread::sleep(ms(5));
             continue;
         };
