@@ -10,6 +10,7 @@ mod cli;
 mod clients;
 mod clock;
 mod crowd;
+mod days;
 mod deploy;
 mod faults;
 mod fuzz;

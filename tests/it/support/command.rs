@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -41,9 +41,11 @@ pub fn other(node: &str) -> &'static str {
 }
 
 impl Deployment {
-    /// Returns the binary with these arguments, about this pair.
+    /// Returns the binary with these arguments, about this pair. It ends with the
+    /// thread that starts it, however that comes about: a guard that outlived
+    /// its test would go on to move the pair.
     pub fn pgpair(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(required("PGPAIR_TEST_BINARY"));
+        let mut command = dies_with_us(required("PGPAIR_TEST_BINARY"));
         command
             .args(arguments)
             .args(["--prefix", &self.prefix, "--root"])
@@ -82,22 +84,95 @@ impl Deployment {
     /// Starts a command and kills it once it has said `lines` lines. Returns the
     /// last of them, or nothing if it ended before.
     pub fn killed_after(&self, arguments: &[&str], lines: usize) -> Option<String> {
+        self.begins(arguments).says(lines)
+    }
+
+    /// Starts a command; it is killed when it is dropped.
+    pub fn begins(&self, arguments: &[&str]) -> Running {
         let mut child = self
             .pgpair(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
         let stdout = child.stdout.take().expect("piped");
-        let last = BufReader::new(stdout).lines().nth(lines - 1);
-        process::end(&mut child);
-        last.map(|line| line.expect("text"))
+        Running {
+            words: arguments.join(" "),
+            said: BufReader::new(stdout).lines(),
+            child,
+        }
     }
 
     /// Connects to a node's socket on this host as superuser.
     pub fn socket_client(&self, node: &str) -> Result<Client, postgres::Error> {
         connect(&self.root, node)
+    }
+}
+
+/// Returns a program that the kernel kills when the thread that starts it ends.
+pub fn dies_with_us(program: String) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// A command that is under way.
+pub struct Running {
+    words: String,
+    said: Lines<BufReader<ChildStdout>>,
+    child: Child,
+}
+
+impl Running {
+    /// Waits until it has said `lines` lines more. Returns the last of them, or
+    /// nothing if it ended before.
+    pub fn says(&mut self, lines: usize) -> Option<String> {
+        let last = self.said.nth(lines - 1);
+        last.map(|line| line.expect("text"))
+    }
+
+    /// Waits until it says this; fails the test if it never does.
+    pub fn says_that(&mut self, words: &str) {
+        let found = self.said.any(|line| line.expect("text").contains(words));
+        assert!(found, "{}: it never said {words:?}", self.words);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        let kill = kill.args(["-s", name, &self.child.id().to_string()]);
+        let done = process::run(kill, b"", COMMAND_AT_MOST);
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    /// Waits until it has ended, but no longer than this.
+    pub fn may_end(&mut self, within: Duration) {
+        process::wait(&mut self.child, within);
+    }
+
+    /// Waits until it has ended.
+    pub fn ends(mut self) -> Outcome {
+        let ended = process::wait(&mut self.child, COMMAND_AT_MOST);
+        let status = ended.unwrap_or_else(|| panic!("{}: it does not end", self.words));
+        // A few lines at most, which the pipes have held for us.
+        let stdout: Vec<String> = self.said.by_ref().map(|line| line.expect("text")).collect();
+        let mut stderr = String::new();
+        let pipe = self.child.stderr.as_mut().expect("piped");
+        pipe.read_to_string(&mut stderr).expect("text");
+        let stdout = stdout.join("\n");
+        eprintln!("{}: {status}\n{stdout}\n{stderr}", self.words);
+        Outcome {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        process::end(&mut self.child);
     }
 }
 
