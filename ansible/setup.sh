@@ -4,7 +4,7 @@
 #   build    the static binary for PGPAIR_ARCH (x86_64 or aarch64), with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
-#   tests    libpq, by which the tests judge connection strings, and the mock of AWS that they talk to
+#   tests    libpq, by which the tests judge connection strings, iproute2 for an engine in namespaces of its own, and the mock of AWS that they talk to
 #   sbom     cargo-cyclonedx, in target/tools
 #   fuzz     a nightly compiler and cargo-fuzz, in target/tools
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
@@ -120,7 +120,10 @@ step_sbom() {
 }
 
 step_tests() {
-    [[ $(ldconfig -p) == *libpq.so.5* ]] || packages libpq5
+    local missing=()
+    [[ $(ldconfig -p) == *libpq.so.5* ]] || missing+=(libpq5)
+    command -v ip >/dev/null || missing+=(iproute2)
+    [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     step_ansible
     pip_install "the mock of AWS" ansible/requirements-test.txt
 }

@@ -41,6 +41,11 @@ impl NodeDisk {
         }
     }
 
+    /// Says whether it would be a primary if it were started.
+    pub fn may_write(&self) -> bool {
+        !self.empty && !self.fenced
+    }
+
     /// Returns what its control file says.
     ///
     /// # Errors
@@ -197,13 +202,16 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 ///
 /// Fails if it cannot be written; the old one is then still there.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    absent(fs::remove_file(&beside))?;
+    // Not by another extension: two files may differ in nothing else.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    absent(fs::remove_file(beside))?;
     let mut open = OpenOptions::new();
-    let mut file = open.write(true).create_new(true).mode(mode).open(&beside)?;
+    let mut file = open.write(true).create_new(true).mode(mode).open(beside)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    fs::rename(beside, path)?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 
@@ -343,6 +351,20 @@ mod tests {
             unfence(&pgdata).expect("takes it away");
             assert!(!NodeDisk::read(&layout, Node::A).fenced);
         }
+    }
+
+    #[test]
+    fn files_that_differ_in_their_ends_only_do_not_meet() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [memory, pause] = ["guard", "guard.pause"].map(|name| folder.path().join(name));
+        // Somebody else is about to replace the other one.
+        let beside = folder.path().join("guard.new");
+        fs::write(&beside, "half").expect("writes");
+        replace(&pause, b"pause", 0o600).expect("writes");
+        assert_eq!(fs::read(&beside).expect("it is still there"), b"half");
+        replace(&memory, b"memory", 0o600).expect("writes");
+        assert_eq!(fs::read(&pause).expect("reads"), b"pause");
+        assert_eq!(fs::read(&memory).expect("reads"), b"memory");
     }
 
     #[test]

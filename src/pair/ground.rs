@@ -22,6 +22,12 @@ pub const START_AT_MOST: Duration = Duration::from_secs(120);
 /// Time between two looks at something that is about to happen.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Longest for an engine that is being restarted, while nobody is primary.
+const ENGINE_BACK_AT_MOST: Duration = Duration::from_secs(30);
+
+/// Time between two tries to reach it.
+const ASK_ENGINE_EVERY: Duration = Duration::from_millis(250);
+
 /// How often a container is stopped anew that somebody else starts.
 const STOP_TRIES: usize = 3;
 
@@ -138,8 +144,8 @@ impl Pair {
     ///
     /// Fails if Docker cannot, or something still works in its data.
     pub fn stop(&self, node: Node, how: Stop) -> Result<(), Trouble> {
-        let stopping = Stopping::begin(self.layout.container(node), how)?;
-        self.nobody_is_at_work(node, &stopping)?;
+        let mut stopping = Stopping::begin(self.layout.container(node), how)?;
+        self.nobody_is_at_work(node, &mut stopping)?;
         stopping.end()
     }
 
@@ -159,8 +165,8 @@ impl Pair {
             if how == Stop::Now {
                 self.fence(node)?;
             }
-            let stopping = Stopping::begin(self.layout.container(node), how)?;
-            self.nobody_is_at_work(node, &stopping)?;
+            let mut stopping = Stopping::begin(self.layout.container(node), how)?;
+            self.nobody_is_at_work(node, &mut stopping)?;
             self.fence(node)?;
             // Between the two somebody may have started it as a primary.
             if disk::processes_in(&pgdata).is_empty() {
@@ -174,7 +180,7 @@ impl Pair {
     }
 
     /// Waits until no process works in a node's data.
-    fn nobody_is_at_work(&self, node: Node, stopping: &Stopping) -> Result<(), Trouble> {
+    fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Trouble> {
         let pgdata = self.layout.pgdata(node);
         loop {
             let done = stopping.outcome();
@@ -182,7 +188,7 @@ impl Pair {
             match done {
                 _ if pids.is_empty() => return Ok(()),
                 None => thread::sleep(LOOK_EVERY),
-                Some(Err(error)) => return Err(docker_failed(&error)),
+                Some(Err(error)) => return Err(docker_failed(error)),
                 Some(Ok(())) => {
                     return Err(failed(format!(
                         "{} is stopped, but processes {pids:?} still work in its data: end them",
@@ -226,6 +232,18 @@ impl Pair {
         started.map_err(|error| docker_failed(&error))
     }
 
+    /// As [`Pair::start`], through a restart of the engine.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what Docker said last.
+    pub fn start_at_last(&self, node: Node) -> Result<(), Trouble> {
+        until(ENGINE_BACK_AT_MOST, || {
+            let started = self.start(node);
+            started.inspect_err(|_| thread::sleep(ASK_ENGINE_EVERY))
+        })
+    }
+
     /// Waits until a node answers SQL.
     ///
     /// # Errors
@@ -258,6 +276,7 @@ impl Pair {
 #[derive(Debug)]
 pub struct Stopping {
     outcome: Receiver<Result<(), DockerError>>,
+    known: Option<Result<(), DockerError>>,
 }
 
 impl Stopping {
@@ -273,12 +292,16 @@ impl Stopping {
             let _ = sender.send(stopped);
         })
         .map_err(|error| failed(format!("no thread can be started: {error}")))?;
-        Ok(Stopping { outcome })
+        let known = None;
+        Ok(Stopping { outcome, known })
     }
 
-    /// Returns how it ended, once, if it has.
-    fn outcome(&self) -> Option<Result<(), DockerError>> {
-        self.outcome.try_recv().ok()
+    /// Returns how it ended, if it has.
+    fn outcome(&mut self) -> Option<&Result<(), DockerError>> {
+        if self.known.is_none() {
+            self.known = self.outcome.try_recv().ok();
+        }
+        self.known.as_ref()
     }
 
     /// Waits until Docker has done with it.
@@ -287,9 +310,10 @@ impl Stopping {
     ///
     /// Fails if Docker could not stop it.
     pub fn end(self) -> Result<(), Trouble> {
-        // It has ended and been asked for when the sender is gone.
-        let outcome = self.outcome.recv().unwrap_or(Ok(()));
-        outcome.map_err(|error| docker_failed(&error))
+        let outcome = self.known.or_else(|| self.outcome.recv().ok());
+        outcome
+            .unwrap_or(Ok(()))
+            .map_err(|error| docker_failed(&error))
     }
 }
 

@@ -169,11 +169,11 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// Fails if the disk does not take it.
+    /// Refuses if the disk does not take it.
     pub fn record(&self, step: &Move) -> Result<(), Trouble> {
         let path = self.layout.file(JOURNAL);
         disk::replace(&path, step.to_string().as_bytes(), 0o600)
-            .map_err(|error| failed(format!("cannot write {}: {error}", path.display())))
+            .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))
     }
 
     /// Forgets the move: it is done, or rolled back.

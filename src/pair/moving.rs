@@ -37,6 +37,10 @@ pub struct Moved {
 ///
 /// Fails if it had to be rolled back, or could not be, and says which.
 pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Trouble> {
+    // A roll-back that was not finished may have taken the fence away already.
+    if there.step == Step::Promoting && NodeDisk::read(&pair.layout, there.from).may_write() {
+        there.step = Step::Stopping;
+    }
     let began = (there.step == Step::Stopping).then(Instant::now);
     let mut stopping = None;
     if there.step == Step::Stopping {
@@ -46,13 +50,17 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
             Err(trouble) => return Err(roll_back(pair, held, &there, trouble)),
         }
     }
-    if there.step < Step::Rejoining {
+    if there.step == Step::Stopping {
         there.step = Step::Promoting;
-        held.record(&there)?;
+        if let Err(trouble) = held.record(&there) {
+            let _ = stopping.map(Stopping::end);
+            return Err(roll_back(pair, held, &there, trouble));
+        }
     }
     match promote(pair, there.to) {
         Ok(()) => {}
         Err(trouble) if there.step == Step::Promoting => {
+            let _ = stopping.map(Stopping::end);
             return Err(retreat(pair, held, &there, trouble));
         }
         Err(trouble) => return Err(trouble.on_the_way()),
@@ -68,13 +76,15 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
         None => format!("{} takes writes, timeline {timeline}", there.to),
     });
     there.step = Step::Rejoining;
-    held.record(&there)?;
+    if let Err(trouble) = held.record(&there) {
+        // The disk is full: who takes it up finds a promotion that is done.
+        log::warn!("journal cause={:?}", trouble.to_string());
+    }
     // What it was made from, if that is still kept: it has proven itself.
     rejoin::forget_old_data(pair, there.to)?;
-    let stopped = stopping.map_or(Ok(()), Stopping::end);
-    let alone = stopped
-        .and_then(|()| rejoin::rejoin(pair, there.from, rejoin::Extent::Whole))
-        .err();
+    // If Docker could not, the rejoin meets that again, or it has passed.
+    let _ = stopping.map(Stopping::end);
+    let alone = rejoin::rejoin(pair, there.from, rejoin::Extent::Whole).err();
     held.forget()?;
     Ok(Moved {
         primary: there.to,
@@ -93,9 +103,14 @@ fn hand_over(pair: &Pair, there: &Move) -> Result<Stopping, Trouble> {
     };
     let stopping = pair.stop_and_fence(from, how)?;
     pair.say(&format!("{from} is stopped and fenced"));
-    match there.kind {
-        Kind::Switchover => has_everything(pair, from, to)?,
-        Kind::Failover => loss::accepted(pair, from, there.accept_loss)?,
+    let proven = match there.kind {
+        Kind::Switchover => has_everything(pair, from, to),
+        Kind::Failover => loss::accepted(pair, from, there.accept_loss),
+    };
+    if let Err(trouble) = proven {
+        // It is started again: a stop that is still under way would end it.
+        let _ = stopping.end();
+        return Err(trouble);
     }
     Ok(stopping)
 }
@@ -127,7 +142,7 @@ fn promote(pair: &Pair, node: Node) -> Result<(), Trouble> {
     let recovering = || pair.value(node, "SELECT pg_is_in_recovery()");
     let answer = recovering().or_else(|_| {
         // A command that was killed may have left it in any state.
-        pair.start(node)?;
+        pair.start_at_last(node)?;
         pair.answers(node, START_AT_MOST)?;
         recovering()
     })?;
@@ -214,7 +229,7 @@ fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Trouble> {
     }
     pair.unfence(there.from)?;
     if there.ran {
-        pair.start(there.from)?;
+        pair.start_at_last(there.from)?;
         pair.answers(there.from, START_AT_MOST)?;
     }
     held.forget()

@@ -14,6 +14,7 @@ use super::disk::{self, Disks, NodeDisk};
 use super::docker::{self, OneShot};
 use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node};
+use super::moving;
 use super::sql::SqlError;
 use super::trouble::{Trouble, failed, refused};
 use crate::probe::lsn::Lsn;
@@ -143,12 +144,14 @@ impl Job<'_> {
             }
             pair.say(&format!("{node} cannot follow {} as it is", self.primary));
         }
+        // A rewind that finds no room would cost the data.
+        moving::has_room(pair, node).map_err(failed)?;
         match self.rewind() {
             Ok(()) if self.start_and_stream().is_ok() => return Ok(()),
             Ok(()) => pair.say(&format!("{node} does not stream after the rewind")),
             Err(trouble) => pair.say(&format!("{node} cannot be rewound: {trouble}")),
         }
-        self.copy()?;
+        self.copy().map_err(Trouble::on_the_way)?;
         self.start_and_stream()
     }
 

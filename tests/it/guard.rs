@@ -18,13 +18,13 @@ const FAILOVER: Duration = Duration::from_secs(10);
 const GUARD_AT_MOST: Duration = Duration::from_secs(90);
 
 /// A guard that runs until it is dropped.
-struct Guard<'a> {
+pub struct Guard<'a> {
     pair: &'a Deployment,
     child: Child,
 }
 
 impl<'a> Guard<'a> {
-    fn start(pair: &'a Deployment, arguments: &[&str]) -> Guard<'a> {
+    pub fn start(pair: &'a Deployment, arguments: &[&str]) -> Guard<'a> {
         let all = [&["guard"], arguments].concat();
         let mut command = pair.pgpair(&all);
         let child = command
@@ -35,12 +35,12 @@ impl<'a> Guard<'a> {
     }
 
     /// Waits until the probe says this of it.
-    fn says(&self, key: &str, value: impl Into<Value>) {
+    pub fn says(&self, key: &str, value: impl Into<Value>) {
         is_said_of_the_guard(self.pair, key, value);
     }
 
     /// Tells it to stop, as systemd does, and sees that it does.
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let pid = self.child.id().to_string();
         process::run(Command::new("kill").arg(pid), b"", GUARD_AT_MOST);
         let ended = process::wait(&mut self.child, GUARD_AT_MOST);
@@ -50,7 +50,7 @@ impl<'a> Guard<'a> {
 }
 
 /// What the probe says of the guard.
-fn report(pair: &Deployment) -> Option<Value> {
+pub fn report(pair: &Deployment) -> Option<Value> {
     let status = pair.try_get("/status").ok()?.json();
     Some(status["guard"].clone())
 }

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod command;
 pub mod deployment;
 pub mod docker;
+pub mod engine;
 pub mod fake;
 pub mod fault;
 pub mod host;
