@@ -78,12 +78,18 @@ fn it_comes_up_from_nothing(pair: &Deployment) {
 
     let (primary, standby) = (pair.container("a"), pair.container("b"));
     let port = pair.port;
+    // In whichever lines it was broken.
+    let said: Vec<&str> = play.stdout.split_whitespace().collect();
+    let said = said.join(" ");
     for words in [
         format!("primary: {primary}"),
         format!("standby: {standby}, streaming ({sync_state}), "),
         format!("http://localhost:{port}/ready: 200 "),
+        // There is no systemd here.
+        "guard: not started".to_owned(),
+        format!("guard --prefix={} --root=", pair.prefix),
     ] {
-        assert!(play.stdout.contains(&words), "{words:?}: {}", play.stdout);
+        assert!(said.contains(&words), "{words:?}: {}", play.stdout);
     }
 
     for node in ["a", "b"] {
@@ -496,6 +502,27 @@ fn image_that_is_nowhere_is_refused_before_anything_is_made() {
     // Nobody listens there, so the answer does not depend on a network.
     let play = pair.site(&["-e", "postgres_pair_image=127.0.0.1:1/nowhere:17"]);
     play.refused(&["127.0.0.1:1/nowhere:17 is not on this host and cannot be pulled"]);
+    nothing_was_made(&pair);
+    assert!(!pair.root.exists());
+}
+
+#[test]
+fn settings_that_the_guard_would_refuse_are_refused_before_anything_is_made() {
+    let pair = Deployment::new("told");
+    for (setting, takes) in [
+        ("pgpair_guard_sync=maybe", "async, sync or strict"),
+        ("pgpair_guard_confirm=900ms", "1s to 1h"),
+        ("pgpair_guard_sync_limit=61m", "1s to 1h"),
+        ("pgpair_guard_sync_limit=10", "1s to 1h"),
+        ("pgpair_guard_max_failovers=1001", "0 to 1000"),
+        ("pgpair_guard_hook=notify", "absolute path"),
+        ("pgpair_guard_hook=/etc/passwd", "no program"),
+    ] {
+        let (name, value) = setting.split_once('=').expect("a pair");
+        // The part alone, as all before it takes longer.
+        let play = pair.site(&["--tags", "pgpair_guard", "-e", setting]);
+        play.refused(&[name, value, takes, "Nothing was touched"]);
+    }
     nothing_was_made(&pair);
     assert!(!pair.root.exists());
 }

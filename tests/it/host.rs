@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::service;
 use crate::support::deployment::checkout;
 use crate::support::host::{self, Host};
 use crate::support::{eventually, process};
@@ -36,10 +37,18 @@ fn host_comes_up_over_ssh_outlives_a_reboot_and_keeps_its_owners_say() {
     sshds_configuration_that_is_broken_is_refused(&host);
     updates_are_installed_but_the_engines(&host);
     only_sshd_and_the_probe_are_open(&host);
-    host.site(&[]).changed_nothing();
+    service::guard_is_on_watch(&host, "async");
+    service::second_run_changes_nothing_nor_its_owners_pause(&host);
     reboot_brings_the_same_pair_back(&host);
+    service::guard_is_on_watch(&host, "async");
     host.site(&["--check"]).changed_nothing();
     another_binary_is_foreseen(&host);
+    service::engine_that_is_restarted_keeps_the_primary(&host);
+    service::pair_that_is_changed_keeps_its_primary(&host);
+    service::playbooks_move_it(&host);
+    service::dead_primary_is_replaced(&host);
+    service::fenced_primary_stays_fenced_through_a_reboot(&host);
+    service::guard_that_is_not_wanted_goes_with_its_promise(&host);
     one_gibibyte_is_enough(&host);
     teardown_leaves_nothing(&host);
 }
@@ -84,7 +93,7 @@ fn it_comes_up_from_nothing(host: &Host) {
     assert!(play.changed() > 0);
     let ready = host.try_get("/ready").expect("it answers");
     assert_eq!(ready.status, 200, "{ready:?}");
-    streams(host);
+    host.has_primary("a");
     // The host has the binary too.
     let status = host.run("pgpair status");
     assert!(status.starts_with("pair ok, primary a, ready"), "{status}");
@@ -92,14 +101,6 @@ fn it_comes_up_from_nothing(host: &Host) {
     assert_eq!(host.run("find /var/tmp -name '*.pgpair'"), "");
     host.sql("a", "CREATE TABLE rows (made_by text)");
     host.sql("a", "INSERT INTO rows VALUES ('before the reboot')");
-}
-
-fn streams(host: &Host) {
-    eventually(BACK_AT_MOST, "the standby streams", || {
-        let state = host.sql("a", "SELECT state FROM pg_stat_replication");
-        (state == "streaming").then_some(())
-    });
-    assert_eq!(host.sql("b", "SELECT pg_is_in_recovery()"), "t");
 }
 
 fn owners_settings_of_the_engine_are_kept(host: &Host) {
@@ -186,7 +187,7 @@ fn reboot_brings_the_same_pair_back(host: &Host) {
         let answer = host.try_get("/ready").ok()?;
         (answer.status == 200).then_some(())
     });
-    streams(host);
+    host.has_primary("a");
     for node in ["a", "b"] {
         assert_eq!(
             host.sql(node, "SELECT made_by FROM rows"),
@@ -221,7 +222,7 @@ fn teardown_leaves_nothing(host: &Host) {
     host.play_at("", "teardown.yml", &["-e", "confirm=yes"])
         .changed();
     let left =
-        host.run("docker ps -aq; docker image ls -q; ls /srv; ls /usr/local/bin; ss -Hltn | grep :5000 || true");
+        host.run("docker ps -aq; docker image ls -q; ls /srv; ls /usr/local/bin; ls /etc/systemd/system | grep pgpair || true; ss -Hltn | grep :5000 || true");
     assert_eq!(left, "");
 }
 

@@ -25,6 +25,7 @@ mod probes;
 mod proxy_role;
 mod renewal;
 mod replication;
+mod service;
 mod shutdown;
 mod soak;
 mod tls;

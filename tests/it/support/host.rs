@@ -6,11 +6,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, io, thread};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::command::other;
 use super::deployment::{ansible_playbook, checkout, required};
 use super::docker::{self, Container, docker, this_run};
 use super::play::Play;
@@ -25,6 +26,9 @@ const BUILD_AT_MOST: Duration = Duration::from_secs(600);
 
 /// A boot takes seconds; the machine may be very busy.
 const BOOT_AT_MOST: Duration = Duration::from_secs(90);
+
+/// From a boot to a standby that streams, on a machine that is very busy.
+const POSTGRES_AT_MOST: Duration = Duration::from_secs(90);
 
 /// Longest for one command on the host.
 const COMMAND_AT_MOST: Duration = Duration::from_secs(120);
@@ -57,6 +61,7 @@ impl Host {
         let image = image_of(release);
         let container = Container::run(run.new_name(), run.new_address(), &image, &options, &[]);
         let host = Host { container, files };
+        host.has_variables(&json!({}));
         host.belongs_to_controller(host.files.path());
         // Copies, which no build replaces meanwhile.
         let binary = PathBuf::from(required("PGPAIR_TEST_BINARY"));
@@ -91,6 +96,12 @@ impl Host {
         chown(path, Some(CONTROLLER), Some(CONTROLLER)).expect("root may");
     }
 
+    /// Gives every later playbook these variables, instead of those before.
+    pub fn has_variables(&self, variables: &Value) {
+        let path = self.files.path().join("variables.json");
+        fs::write(path, variables.to_string()).expect("it is ours");
+    }
+
     /// Returns its address.
     pub fn address(&self) -> String {
         self.container.address.to_string()
@@ -118,6 +129,7 @@ impl Host {
             .arg(home.join("key"))
             .args(["-e", &format!("pgpair_probe_port={PORT}")])
             .args(["-e", "pgpair_probe_address=0.0.0.0"])
+            .args(["-e", &format!("@{}/variables.json", home.display())])
             .args(["-e", &format!("pgpair_probe_source={}", home.display())])
             .args([
                 "-e",
@@ -184,9 +196,32 @@ impl Host {
 
     /// Runs SQL as superuser on a node; returns rows of `|`-separated cells.
     pub fn sql(&self, node: &str, sql: &str) -> String {
-        let psql = "psql -XqAt -v ON_ERROR_STOP=1 -d app";
-        let script = format!("docker exec -i -u postgres pgpair-{node} {psql}");
-        self.container.sh("root", &script, sql.as_bytes())
+        self.container.sh("root", &psql(node), sql.as_bytes())
+    }
+
+    /// As [`Host::sql`]; the node may not be there.
+    pub fn try_sql(&self, node: &str, sql: &str) -> Option<String> {
+        let script = psql(node);
+        let arguments = ["exec", "-i", &self.container.name, "sh", "-ec", &script];
+        let done = docker::try_docker(&arguments, sql.as_bytes());
+        let success = done.status.success();
+        success.then(|| done.stdout.trim().to_owned())
+    }
+
+    /// Waits until `primary` is the one primary and the other node streams from it.
+    pub fn has_primary(&self, primary: &str) {
+        let standby = other(primary);
+        eventually(
+            POSTGRES_AT_MOST,
+            &format!("{standby} streams from {primary}"),
+            || {
+                let state = self.try_sql(primary, "SELECT state FROM pg_stat_replication")?;
+                (state == "streaming").then_some(())
+            },
+        );
+        let recovering = "SELECT pg_is_in_recovery()";
+        assert_eq!(self.sql(primary, recovering), "f", "{primary} is primary");
+        assert_eq!(self.sql(standby, recovering), "t", "{standby} is standby");
     }
 
     /// Asks the probe through the host's port; there may be none.
@@ -232,6 +267,22 @@ impl Host {
             awk '/^(total_rss|total_shmem|anon|shmem) / { sum += $2 } END { print sum }'";
         (number(self.run(killed)), number(self.run(held)))
     }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let journal = "journalctl -u pgpair-guard -o short-iso -n 100";
+            let arguments = ["exec", &self.container.name, "sh", "-c", journal];
+            let said = docker::try_docker(&arguments, b"").stdout;
+            eprintln!("--- last words of the guard\n{said}");
+        }
+    }
+}
+
+fn psql(node: &str) -> String {
+    let psql = "psql -XqAt -v ON_ERROR_STOP=1 -d app";
+    format!("docker exec -i -u postgres pgpair-{node} {psql}")
 }
 
 /// Begins a command that the controller runs: not as root, but able to read the
