@@ -47,6 +47,7 @@ fn host_comes_up_over_ssh_outlives_a_reboot_and_keeps_its_owners_say() {
     service::pair_that_is_changed_keeps_its_primary(&host);
     service::playbooks_move_it(&host);
     service::dead_primary_is_replaced(&host);
+    service::drill_measures_what_the_guard_does(&host);
     service::fenced_primary_stays_fenced_through_a_reboot(&host);
     service::guard_that_is_not_wanted_goes_with_its_promise(&host);
     one_gibibyte_is_enough(&host);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::command::{Observer, Writer, Written, moves, on_this_machine, other, told};
 use crate::support::deployment::Deployment;
+use crate::support::play::Drill;
 use crate::support::process;
 use crate::support::{eventually, measured, percentile};
 
@@ -231,6 +232,37 @@ fn playbooks_do_the_same(pair: &Deployment, primary: &str) {
     pair.play("rejoin.yml", &[]).changed_nothing();
     pair.play("failover.yml", &[])
         .refused(&["refused: ", "answers", "pgpair switchover"]);
+    drill_without_a_guard_measures_the_command(pair, other(primary));
+}
+
+fn drill_without_a_guard_measures_the_command(pair: &Deployment, primary: &str) {
+    let before = ["a", "b"].map(|node| identity(pair, node));
+    pair.play("drill.yml", &["--check"]).changed_nothing();
+    pair.play("drill.yml", &[]).refused(&[
+        "Nothing was killed",
+        &pair.container(primary),
+        "confirm=yes",
+    ]);
+    pair.each("pause", &[other(primary)]);
+    pair.play("drill.yml", &["-e", "confirm=yes"])
+        .refused(&["refused: ", &pair.container(other(primary))]);
+    pair.each("unpause", &[other(primary)]);
+    assert_eq!(["a", "b"].map(|node| identity(pair, node)), before);
+
+    pair.has_primary(primary);
+    // Asynchronous: a row that was not sent yet is counted.
+    let play = pair.play(
+        "drill.yml",
+        &["-e", "confirm=yes", "-e", "postgres_pair_accept_loss=true"],
+    );
+    assert_eq!(play.changed(), 1);
+    let saw = Drill::read(&play.stdout);
+    println!("drill.yml without a guard: {saw:?}");
+    assert!(saw.acknowledged > 100 && saw.lost < 10, "{saw:?}");
+    assert!(saw.in_order(), "{saw:?}");
+    pair.has_primary(other(primary));
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgpair_drill'";
+    assert_eq!(pair.sql(other(primary), schemas), "0");
 }
 
 /// A primary that is lost, and what is left of it.

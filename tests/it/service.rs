@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::command::other;
 use crate::support::eventually;
 use crate::support::host::Host;
+use crate::support::play::Drill;
 
 /// In which the guard must have done what it does, on a machine that is busy.
 const GUARD_AT_MOST: Duration = Duration::from_secs(90);
@@ -101,6 +102,21 @@ pub fn dead_primary_is_replaced(host: &Host) {
     host.play_at("", "rejoin.yml", &[]).changed_nothing();
     let log = host.run("journalctl -u pgpair-guard -o cat");
     assert!(log.contains("event=failover primary=a"), "{log}");
+}
+
+pub fn drill_measures_what_the_guard_does(host: &Host) {
+    eventually(GUARD_AT_MOST, "the guard promises", || {
+        (report(host)?["synchronous"] == true).then_some(())
+    });
+    let play = host.play_at("", "drill.yml", &["-e", "confirm=yes"]);
+    assert_eq!(play.changed(), 1);
+    let saw = Drill::read(&play.stdout);
+    eprintln!("drill.yml: {saw:?}");
+    assert!(saw.acknowledged > 100, "{saw:?}");
+    assert_eq!(saw.lost, 0, "{saw:?}");
+    // No sooner than it may.
+    assert!(saw.in_order() && saw.detected > 5.0, "{saw:?}");
+    host.has_primary("b");
 }
 
 /// Looks at both nodes from the moment of the boot on.

@@ -80,3 +80,42 @@ impl Play {
         }
     }
 }
+
+/// What drill.yml said.
+#[derive(Debug)]
+pub struct Drill {
+    pub acknowledged: u32,
+    pub lost: u32,
+    /// From the kill, in seconds.
+    pub detected: f64,
+    pub moved: f64,
+    pub whole: f64,
+}
+
+impl Drill {
+    /// Reads it, in whichever lines it was broken.
+    pub fn read(stdout: &str) -> Drill {
+        let said = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let after = |words: &str| {
+            let (_, rest) = said
+                .split_once(words)
+                .unwrap_or_else(|| panic!("{words:?} is not in {said}"));
+            let number = rest.split([' ', ',']).find(|word| !word.is_empty());
+            number.and_then(|number| number.parse::<f64>().ok())
+        };
+        let number = |words| after(words).unwrap_or_else(|| panic!("{words}: {said}"));
+        let rows = number("rows: ");
+        Drill {
+            acknowledged: rows as u32,
+            lost: number("acknowledged, ") as u32,
+            detected: number("detected after "),
+            moved: number("first commit on the other after "),
+            whole: number("pair whole again after "),
+        }
+    }
+
+    /// Says whether one thing came after the other.
+    pub fn in_order(&self) -> bool {
+        0.0 < self.detected && self.detected < self.moved && self.moved < self.whole
+    }
+}
