@@ -4,8 +4,11 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,6 +18,10 @@ use super::trouble::{Trouble, failed, refused};
 
 /// Who is at work, for the message to who comes second.
 const LOCK: &str = "lock";
+
+/// A program that a killed command was about to run holds the lock until it is
+/// under way.
+const LET_GO_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is under way.
 const JOURNAL: &str = "journal";
@@ -136,16 +143,19 @@ impl Held {
         let mut open = OpenOptions::new();
         let open = open.read(true).write(true).create(true).truncate(false);
         let mut file = open.mode(0o600).open(&path).map_err(cannot)?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let patience = Instant::now() + LET_GO_WITHIN;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(cannot(error.into()));
             }
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(refused(format!(
-                "pgpair {} is at work on this pair: wait until it has ended",
-                holder.trim()
-            )));
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            if is_alive(&holder) || Instant::now() > patience {
+                return Err(refused(format!(
+                    "pgpair {} is at work on this pair: wait until it has ended",
+                    holder.trim()
+                )));
+            }
+            thread::sleep(LET_GO_WITHIN / 100);
         }
         // Only for the message: what cannot be written is no reason to stop.
         let _ = file.set_len(0).and_then(|()| file.rewind());
@@ -209,6 +219,13 @@ pub fn read(layout: &Layout) -> Result<Option<Move>, Trouble> {
     }
 }
 
+/// Says whether the process that wrote this is there.
+fn is_alive(holder: &str) -> bool {
+    let pid = holder.trim().strip_suffix(')');
+    let pid = pid.and_then(|text| text.rsplit_once("(pid "));
+    pid.is_some_and(|(_, pid)| Path::new("/proc").join(pid).exists())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +255,21 @@ mod tests {
         assert!(trouble.to_string().contains(&words), "{trouble}");
         drop(held);
         Held::take(&layout, "failover").expect("it was given back");
+    }
+
+    #[test]
+    fn a_lock_whose_holder_is_gone_is_waited_for() {
+        let (_folder, layout) = pair();
+        let held = Held::take(&layout, "switchover").expect("nobody has it");
+        // No process has that number.
+        fs::write(layout.file(LOCK), "switchover (pid 0)\n").expect("writes");
+        let next = thread::spawn({
+            let layout = layout.clone();
+            move || Held::take(&layout, "failover").map(drop)
+        });
+        thread::sleep(LET_GO_WITHIN / 10);
+        drop(held);
+        assert_eq!(next.join().expect("it ends"), Ok(()));
     }
 
     #[test]
