@@ -3,14 +3,16 @@
 //! and that its owner is neither overruled nor locked out.
 
 use std::env;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::service;
-use crate::support::deployment::checkout;
+use crate::support::deployment::{ansible_playbook, checkout};
 use crate::support::host::{self, Host};
+use crate::support::play::Play;
 use crate::support::{eventually, process};
 
 /// From a boot to the probe's first yes, on a machine that is very busy.
@@ -247,5 +249,31 @@ fn make_wants_root_for_this_machine_only() {
         let there = dry_run(&[goal, "HOST=admin@203.0.113.10"]);
         assert!(!there.contains(" root "), "{there}");
         assert!(there.contains("-i ansible/inventories/ssh "), "{there}");
+    }
+}
+
+/// Ansible itself calls it a success to have found nobody.
+#[test]
+fn inventory_without_a_host_is_refused_by_every_playbook() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let inventory = folder.path().join("hosts.yml");
+    fs::write(&inventory, "docker_hosts: {hosts: {}}\n").expect("writes");
+    for playbook in [
+        "site",
+        "teardown",
+        "switchover",
+        "failover",
+        "rejoin",
+        "drill",
+    ] {
+        let mut command = Command::new(ansible_playbook());
+        command
+            .arg("-i")
+            .arg(&inventory)
+            .arg(format!("ansible/playbooks/{playbook}.yml"))
+            .current_dir(checkout())
+            .env("ANSIBLE_CONFIG", "ansible/ansible.cfg");
+        let play = Play::run(&mut command, "localhost");
+        play.refused(&["No Docker host is in the inventory", "hosts.yml"]);
     }
 }
