@@ -1,6 +1,6 @@
 //! Days of the Docker engine, on one of the test's own.
 
-use super::{BY_ITSELF, becomes_primary, did_it_or_said_why, has_a_row, is_primary};
+use super::{BY_ITSELF, MEMORY, becomes_primary, did_it_or_said_why, has_a_row, is_primary};
 use crate::support::command::{Observer, Writer, other};
 use crate::support::deployment::Deployment;
 use crate::support::engine::Engine;
@@ -13,7 +13,7 @@ fn pair_outlives_the_engine_under_it() {
         return;
     };
     let pair = Deployment::new("engine");
-    pair.site(&[]).changed();
+    pair.site(&["-e", MEMORY]).changed();
     pair.has_primary("a");
     has_a_row(&pair, "a");
     engine_that_is_gone_or_hangs_is_told(&engine, &pair, "a");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::orders::{
     every_order_brings_the_same_primary_back, fenced_primary_is_none_in_any_order,
 };
-use super::{BY_ITSELF, becomes_primary, did_it_or_said_why, has_a_row};
+use super::{BY_ITSELF, MEMORY, becomes_primary, did_it_or_said_why, has_a_row};
 use crate::guard::{Guard, report};
 use crate::support::command::{Observer, Running, Writer, other};
 use crate::support::deployment::Deployment;
@@ -18,10 +18,12 @@ use crate::support::engine::Engine;
 use crate::support::{eventually, process};
 
 /// What /srv holds, in megabytes: both nodes' data, a copy, and room.
-const SRV: usize = 1024;
+const SRV: usize = 1536;
 
 /// A container is killed when it has not stopped after these seconds.
 const STOP: &str = "_postgres_pair_stop_timeout=5";
+
+const SITE: [&str; 4] = ["-e", STOP, "-e", MEMORY];
 
 /// How long the disk stays full under a command.
 const FULL: Duration = Duration::from_secs(10);
@@ -35,7 +37,7 @@ fn pair_survives_what_happens_to_its_containers_and_its_disk() {
         return;
     };
     let pair = Deployment::new("ground");
-    pair.site(&["-e", STOP]).changed();
+    pair.site(&SITE).changed();
     pair.has_primary("a");
     has_a_row(&pair, "a");
     every_order_brings_the_same_primary_back(&pair, "a", &["stop", "kill"]);
@@ -77,7 +79,7 @@ fn what_is_not_well_is_refused(pair: &Deployment, primary: &str) {
     pair.sql(standby, "SELECT pg_wal_replay_pause()");
     pair.sql(
         primary,
-        "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) FROM generate_series(1, 24)",
+        "SELECT pg_logical_emit_message(true, 'x', repeat('x', 1000000)) FROM generate_series(1, 24)",
     );
     pair.is_told(
         &["switchover"],
@@ -164,7 +166,7 @@ fn standby_whose_container_is_gone_is_told(pair: &Deployment, primary: &str) {
     pair.each("start", &[primary]);
     guard.says("state", "watching");
     guard.stop();
-    pair.site(&["-e", STOP]).changed();
+    pair.site(&SITE).changed();
     pair.has_primary(primary);
 }
 
@@ -183,7 +185,7 @@ fn primary_whose_container_is_gone_is_replaced(pair: &Deployment, primary: &str)
     guard.says("state", "blocked");
     assert_eq!(detail(pair), format!("refused: {gone}"));
     pair.is_told(&["rejoin"], 3, &[&gone]);
-    pair.site(&["-e", STOP]).changed();
+    pair.site(&SITE).changed();
     pair.has_primary(next);
     guard.says("state", "watching");
     guard.stop();

@@ -17,6 +17,9 @@ use crate::support::deployment::Deployment;
 use crate::support::eventually;
 use crate::support::process::Outcome;
 
+/// The engine's /srv is memory: what a container writes to it counts as its own.
+const MEMORY: &str = "postgres_pair_memory=1G";
+
 /// Longest for what ends by itself, on a machine that is very busy.
 const BY_ITSELF: Duration = Duration::from_secs(90);
 
