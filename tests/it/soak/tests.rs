@@ -273,6 +273,22 @@ fn slow_looks_before_a_good_one_leave_the_end_of_a_freeze_uncertain() {
 }
 
 #[test]
+fn failure_of_a_try_that_began_long_before_tells_of_then() {
+    let late = truth(|node, way, at| match (node, way, at) {
+        (0, Way::Commit, 8_000..11_900) => Outcome::Slow,
+        (0, Way::Commit, 11_900..12_000) => Outcome::Failed,
+        _ => well(node, way, at),
+    });
+    holds(&late, "/ready?write", 10_000, "n");
+    holds(&late, "/ready?write", 11_800, "yn");
+    let prompt = truth(|node, way, at| match (node, way, at) {
+        (0, Way::Commit, 8_000..12_000) => Outcome::Failed,
+        _ => well(node, way, at),
+    });
+    holds(&prompt, "/ready?write", 11_800, "n");
+}
+
+#[test]
 fn looks_too_far_apart_prove_nothing() {
     let truth = truth(|node, way, at| match (node, way, at) {
         (0, Way::Session, 8_000..8_400) => Outcome::Unclear,

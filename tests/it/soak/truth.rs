@@ -33,7 +33,9 @@ const BAD_STEP: Duration = Duration::from_millis(2_400);
 
 /// A slow look may have been held up by the machine and not by the server: where
 /// one ends a run of noes, the last of its time is left uncertain, as much as a
-/// new psql may take to start.
+/// new psql may take to start. The same goes for a failure right after a slow
+/// look: it is the end of a try that began before, and whose packets may have been
+/// lost before the server was back.
 const SLOW_DOUBT: Duration = Duration::from_millis(1_500);
 
 /// What a server said of itself.
@@ -315,7 +317,9 @@ fn noes(looks: &[Look], token: impl Fn(&Outcome) -> Option<String>) -> Vec<Span>
     let mut found = runs(looks, BAD_STEP, token);
     for span in &mut found {
         let last = looks.partition_point(|look| look.began < span.1);
-        if looks[last].outcome == Outcome::Slow {
+        let slow = |index: usize| looks[index].outcome == Outcome::Slow;
+        let late = looks[last].outcome == Outcome::Failed && last.checked_sub(1).is_some_and(slow);
+        if slow(last) || late {
             span.1 = span.1.saturating_sub(SLOW_DOUBT);
         }
     }
