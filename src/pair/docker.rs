@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::process::{self, Outcome, ProcessError};
 
@@ -12,6 +13,9 @@ const ASK_AT_MOST: Duration = Duration::from_secs(15);
 
 /// Longest for starting, killing or removing a container.
 const ACT_AT_MOST: Duration = Duration::from_secs(60);
+
+/// Time between two tries at what somebody else is doing already.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Longest for a clean stop: the two minutes that the containers have before
 /// Docker kills them, and what Docker takes itself.
@@ -136,14 +140,26 @@ pub fn unpause(name: &str) -> Result<(), DockerError> {
     act("unpause", &["unpause", name], ACT_AT_MOST)
 }
 
-/// Removes a container, running or not; none is no error.
+/// Removes a container, running or not; none is no error. One that is being
+/// removed, by its own `--rm` for example, is waited for: until then its name is
+/// taken and it may still be at work.
 ///
 /// # Errors
 ///
 /// Fails if Docker does not do it in time.
 pub fn remove(name: &str) -> Result<(), DockerError> {
-    let removed = act("rm", &["rm", "--force", "--volumes", name], ACT_AT_MOST);
-    unless_it_is(&["no such container"], removed)
+    let limit = Instant::now() + ACT_AT_MOST;
+    loop {
+        let removed = act("rm", &["rm", "--force", "--volumes", name], ACT_AT_MOST);
+        match unless_it_is(&["no such container"], removed) {
+            Err(DockerError::Said(_, text))
+                if text.contains("already in progress") && Instant::now() < limit =>
+            {
+                thread::sleep(ASK_AGAIN_AFTER);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Takes some of what Docker says for success.

@@ -146,6 +146,14 @@ struct Guard<'a> {
     paused: bool,
 }
 
+/// What a look came to.
+enum Look {
+    /// Nothing is left to do.
+    Well,
+    /// What was tried in vain is to be tried again, and it is not time yet.
+    Waits,
+}
+
 /// The primary under watch.
 struct Watched {
     node: Node,
@@ -173,19 +181,23 @@ impl<'a> Guard<'a> {
     fn look(&mut self) {
         let until = notes::paused_until(&self.pair.layout, notes::now());
         self.told_of_pause(until);
-        let outcome = self.act(until.is_some());
-        self.told_of_trouble(outcome.err());
+        match self.act(until.is_some()) {
+            Ok(Look::Well) => self.told_of_trouble(None),
+            // What is refused stays so until the next try says otherwise.
+            Ok(Look::Waits) => {}
+            Err(trouble) => self.told_of_trouble(Some(trouble)),
+        }
         self.report(until);
     }
 
-    fn act(&mut self, paused: bool) -> Result<(), Trouble> {
+    fn act(&mut self, paused: bool) -> Result<Look, Trouble> {
         if journal::read(&self.pair.layout)?.is_some() {
             // A primary on its way says nothing of itself.
             self.primary = None;
-            return match paused || !self.may_try() {
-                true => Ok(()),
-                false => self.finish_what_was_left(),
-            };
+            if paused || !self.may_try() {
+                return Ok(Look::Waits);
+            }
+            return self.finish_what_was_left();
         }
         let disks = Disks::read(&self.pair.layout)?;
         let answer = self.ask(disks.primary);
@@ -203,12 +215,13 @@ impl<'a> Guard<'a> {
                 self.bring_back(disks.primary, paused)
             }
             Err(_) if known && !paused && watched.silence.is_over(confirm, now) => {
-                if self.may_try() {
-                    self.replace(disks.primary)?;
+                if !self.may_try() {
+                    return Ok(Look::Waits);
                 }
-                Ok(())
+                self.replace(disks.primary)
             }
-            Err(_) => Ok(()),
+            Err(_) if !self.may_try() => Ok(Look::Waits),
+            Err(_) => Ok(Look::Well),
         }
     }
 
@@ -328,7 +341,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Replaces a primary that was silent for long enough.
-    fn replace(&mut self, from: Node) -> Result<(), Trouble> {
+    fn replace(&mut self, from: Node) -> Result<Look, Trouble> {
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let recent = self.memory.recent(notes::now());
         if recent >= self.options.max_failovers {
@@ -345,25 +358,23 @@ impl<'a> Guard<'a> {
         );
         let moved = self.at_work(|pair| failover::replace(pair, &held, from, false))?;
         self.memory.failovers.push(notes::now());
-        self.moved("failover", &moved);
-        Ok(())
+        self.moved("failover", moved)
     }
 
-    fn finish_what_was_left(&mut self) -> Result<(), Trouble> {
+    fn finish_what_was_left(&mut self) -> Result<Look, Trouble> {
         // A command that is at work has the lock: then there is nothing to do.
         let Ok(held) = Held::take(&self.pair.layout, "guard") else {
-            return Ok(());
+            return Ok(Look::Well);
         };
         let Some(left) = held.unfinished()? else {
-            return Ok(());
+            return Ok(Look::Well);
         };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let moved = self.at_work(|pair| switchover::take_up(pair, &held, left))?;
-        self.moved("completed", &moved);
-        Ok(())
+        self.moved("completed", moved)
     }
 
-    fn moved(&mut self, event: &str, moved: &Moved) {
+    fn moved(&mut self, event: &str, moved: Moved) -> Result<Look, Trouble> {
         let (primary, old) = (moved.primary, moved.primary.other());
         self.memory.owed = moved.alone.is_some().then_some(old);
         self.remember();
@@ -372,19 +383,20 @@ impl<'a> Guard<'a> {
             event,
             &[("primary", primary.name()), ("timeline", &timeline)],
         );
-        match &moved.alone {
-            None => self.event("rejoin", &[("node", old.name())]),
-            Some(trouble) => log::warn!(
-                "guard state=alone node={old} cause={:?}",
-                trouble.to_string()
-            ),
+        if let Some(trouble) = moved.alone {
+            return Err(trouble);
         }
+        self.event("rejoin", &[("node", old.name())]);
+        Ok(Look::Well)
     }
 
     /// Brings back the node that a failover left behind.
-    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<(), Trouble> {
-        if self.memory.owed != Some(primary.other()) || paused || !self.may_try() {
-            return Ok(());
+    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<Look, Trouble> {
+        if self.memory.owed != Some(primary.other()) {
+            return Ok(Look::Well);
+        }
+        if paused || !self.may_try() {
+            return Ok(Look::Waits);
         }
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let held = Held::take(&self.pair.layout, "guard")?;
@@ -393,7 +405,7 @@ impl<'a> Guard<'a> {
         self.memory.owed = None;
         self.remember();
         self.event("rejoin", &[("node", primary.other().name())]);
-        Ok(())
+        Ok(Look::Well)
     }
 
     fn remember(&mut self) {
@@ -414,11 +426,6 @@ impl<'a> Guard<'a> {
     }
 
     fn told_of_trouble(&mut self, trouble: Option<Trouble>) {
-        // What is refused stays so until the next try says otherwise.
-        let waits = trouble.is_none() && !self.may_try() && self.is_silent();
-        if waits {
-            return;
-        }
         let text = trouble.map(|trouble| trouble.to_string());
         if text == self.blocked {
             return;
@@ -428,11 +435,6 @@ impl<'a> Guard<'a> {
             None => self.event("unblocked", &[]),
         }
         self.blocked = text;
-    }
-
-    fn is_silent(&self) -> bool {
-        let silence = self.primary.as_ref().map(|it| &it.silence);
-        silence.is_some_and(|silence| silence.since().is_some())
     }
 
     fn report(&mut self, paused_until: Option<u64>) {
