@@ -104,6 +104,8 @@ fn guard_replaces_a_dead_primary_and_keeps_what_it_promises() {
     standby_that_is_gone_stops_no_commit_for_long(&pair, &guard, primary);
     paused_guard_replaces_nobody(&pair, &guard, primary);
     let primary = other(primary);
+    primary_has_time_to_come_up_after_its_standby(&pair, &guard, primary);
+    let primary = other(primary);
     guard.stop();
     strict_guard_lets_commits_wait(&pair, primary);
     guard_that_replaced_too_many_refuses(&pair, primary);
@@ -196,6 +198,35 @@ fn paused_guard_replaces_nobody(pair: &Deployment, guard: &Guard<'_>, primary: &
     pair.does(&["guard", "resume"]);
     comes_to_take_writes(pair, other(primary));
     pair.has_primary(other(primary));
+}
+
+/// Both are restarted, and the standby is the first: that costs no failover, unless
+/// the primary stays away.
+fn primary_has_time_to_come_up_after_its_standby(
+    pair: &Deployment,
+    guard: &Guard<'_>,
+    primary: &str,
+) {
+    guard.says("synchronous", true);
+    let observer = Observer::start(pair);
+    for comes_back in [true, false] {
+        let stopped = Instant::now();
+        pair.each("stop", &[primary, other(primary)]);
+        pair.each("start", &[other(primary)]);
+        pair.accepts(other(primary));
+        // Longer than it takes to give a primary up.
+        std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
+        assert_eq!(pair.sql(other(primary), "SELECT pg_is_in_recovery()"), "t");
+        if comes_back {
+            pair.each("start", &[primary]);
+            pair.has_primary(primary);
+            guard.says("synchronous", true);
+        } else {
+            comes_to_take_writes(pair, other(primary));
+            pair.has_primary(other(primary));
+        }
+    }
+    observer.end();
 }
 
 fn strict_guard_lets_commits_wait(pair: &Deployment, primary: &str) {

@@ -41,7 +41,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
 
 /// A primary that this guard never saw alive is given this long after the
-/// guard's start: the host may have been started a moment before.
+/// guard's start: the host may have been started a moment before. One whose
+/// standby was started after it fell silent is given as long: who restarts
+/// the engine, or both containers, starts one of them first.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// What was refused or went wrong is tried again after this.
@@ -215,7 +217,7 @@ impl<'a> Guard<'a> {
                 self.bring_back(disks.primary, paused)
             }
             Err(_) if known && !paused && watched.silence.is_over(confirm, now) => {
-                if !self.may_try() {
+                if !self.may_try() || self.may_be_on_its_way(disks.primary) {
                     return Ok(Look::Waits);
                 }
                 self.replace(disks.primary)
@@ -227,6 +229,25 @@ impl<'a> Guard<'a> {
 
     fn may_try(&self) -> bool {
         self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Says whether a silent primary may be about to come up, as its standby did
+    /// a moment ago. A standby that does not answer gives it no time: the failover
+    /// refuses then.
+    fn may_be_on_its_way(&self, primary: Node) -> bool {
+        let since = self.primary.as_ref().and_then(|it| it.silence.since());
+        let Some(silent) = since.map(|since| since.elapsed()) else {
+            return false;
+        };
+        if silent >= GRACE {
+            return false;
+        }
+        let sql = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())";
+        let answer = self.pair.server(primary.other()).value(sql, ANSWER_AT_MOST);
+        let runs_for = answer.ok().and_then(|seconds| seconds.parse().ok());
+        // It may have fallen silent so long before that was noticed.
+        let noticed_within = LOOK_EVERY + ANSWER_AT_MOST;
+        runs_for.is_some_and(|seconds: f64| seconds < (silent + noticed_within).as_secs_f64())
     }
 
     fn watched(&mut self, node: Node) -> &mut Watched {

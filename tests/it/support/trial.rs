@@ -373,14 +373,18 @@ impl Holding {
         holding
     }
 
-    /// Every watcher has the thread that connects for it, and no more are left.
+    /// Every watcher has the thread that connects for it, and no more are left; the
+    /// one that waits for signals, which names itself late, is there too.
     fn is_complete(&self) -> bool {
         let named = |name: &str| {
             let found = self.threads.iter().filter(|(it, _)| it.starts_with(name));
             found.map(|(_, count)| count).sum::<usize>()
         };
         let watchers = named("watch-") + named("write-");
-        watchers > 0 && watchers == named("connect-") && named("watch-") == named("write-")
+        watchers > 0
+            && watchers == named("connect-")
+            && named("watch-") == named("write-")
+            && named("ctrl-c") == 1
     }
 
     fn raise(&mut self, other: &Holding) {
