@@ -294,7 +294,7 @@ fn lost_nothing(writer: Option<Writer>, primary: &str) {
 }
 
 /// Repeats a command, as it says, until the target is the primary of a whole pair. A
-/// server that found no room has crashed, and Docker takes its time to start it.
+/// server that found no room may have crashed, and Docker takes its time to start it.
 fn gets_through(pair: &Deployment, command: &str, target: &str) {
     let succeeds = |arguments: &[&str]| {
         let done = pair.runs(arguments);
