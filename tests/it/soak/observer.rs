@@ -236,7 +236,8 @@ impl Eye {
         }
     }
 
-    /// Waits for a connection; one look fails if there is none.
+    /// Waits for a connection; one look fails if there is none. Of commits that says
+    /// nothing: that the server is down is for the other ways to prove.
     fn connects(&mut self) -> bool {
         let from = self.now();
         let limit = Instant::now() + LOOK_AT_MOST;
@@ -253,6 +254,9 @@ impl Eye {
                 }
                 _ => {}
             }
+        }
+        if self.question == COMMIT {
+            outcome = Outcome::Unclear;
         }
         self.saw(from, self.now(), outcome);
         false
