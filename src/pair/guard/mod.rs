@@ -150,9 +150,10 @@ struct Guard<'a> {
 
 /// What a look came to.
 enum Look {
-    /// Nothing is left to do.
+    /// Nothing is known to be in the way.
     Well,
-    /// What was tried in vain is to be tried again, and it is not time yet.
+    /// It is not time yet to do, or to try again, what is to be done: what was
+    /// said last still holds.
     Waits,
 }
 
@@ -185,7 +186,6 @@ impl<'a> Guard<'a> {
         self.told_of_pause(until);
         match self.act(until.is_some()) {
             Ok(Look::Well) => self.told_of_trouble(None),
-            // What is refused stays so until the next try says otherwise.
             Ok(Look::Waits) => {}
             Err(trouble) => self.told_of_trouble(Some(trouble)),
         }
