@@ -170,7 +170,7 @@ impl<'a> Figures<'a> {
             "WAL that a replication slot holds back on the primary, in bytes.",
         );
         for (node, name) in self.names() {
-            for slot in self.told(node).map_or(&[][..], |it| &it.slots) {
+            for slot in self.told(node).map_or(&[][..], Replication::slots) {
                 let labels = [("node", name), ("slot", slot.name.as_str())];
                 family.known(&labels, slot.retained_bytes);
             }

@@ -229,7 +229,7 @@ fn told_of<'a>(
             // what was replayed was received all the same.
             received_location: told.received.max(told.lsn).map(|lsn| lsn.0),
             replayed_location: told.lsn.map(|lsn| lsn.0),
-            paused: Some(told.replay_paused),
+            paused: told.replay_paused,
         }
     } else {
         Xlog {
@@ -237,7 +237,7 @@ fn told_of<'a>(
             ..Xlog::default()
         }
     };
-    let receiver = told.receiver.as_ref().filter(|_| standby);
+    let receiver = told.receiver().filter(|_| standby);
     Told {
         server_version: told.server_version,
         timeline: told.timeline,
@@ -247,7 +247,7 @@ fn told_of<'a>(
         replication_state: receiver.and_then(|it| it.status.as_deref()),
         slot: receiver.and_then(|it| it.slot.as_deref()),
         replication: told
-            .senders
+            .senders()
             .iter()
             .map(|sender| Sender {
                 application_name: &sender.application_name,
@@ -256,7 +256,7 @@ fn told_of<'a>(
                 node: reader(told, sender, report, names),
             })
             .collect(),
-        slots: told.slots.iter().map(slot_of).collect(),
+        slots: told.slots().iter().map(slot_of).collect(),
     }
 }
 

@@ -16,7 +16,9 @@ use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::node::{Depth, Facts, Failure, Reason, Receiver, Replication, Sender, Slot, What};
+use super::node::{
+    Depth, Facts, Failure, Reason, Receiver, Replication, Rows as Listed, Sender, Slot, What,
+};
 use super::passfile::{self, Secret};
 use super::tls::{Connector, SslMode, TlsError};
 use super::watch::{Observer, Target};
@@ -459,33 +461,41 @@ fn replication(results: &[Rows]) -> Option<Facts> {
         timeline: timeline().or_else(|| parsed(row, 3)),
         lsn: parsed(row, 4),
         received: parsed(row, 5),
-        replay_paused: row.get(6).and_then(boolean).unwrap_or(false),
+        replay_paused: row.get(6).and_then(boolean),
         pending_restart: row.get(7).and_then(boolean),
         cluster_name: text(row, 8),
         replay_age_seconds: parsed(row, 9),
-        receiver: receiver.first().map(|row| Receiver {
+        receiver: Some(receiver.first().map(|row| Receiver {
             status: text(row, 0),
             latest_end: parsed(row, 1),
             slot: text(row, 2),
-        }),
-        senders: senders
-            .iter()
-            .map(|row| Sender {
-                application_name: text(row, 0).unwrap_or_default(),
-                state: text(row, 1),
-                sync_state: text(row, 2),
-                slot: text(row, 3),
-            })
-            .collect(),
-        slots: slots
-            .iter()
-            .map(|row| Slot {
-                name: text(row, 0).unwrap_or_default(),
-                active: row.get(1).and_then(boolean).unwrap_or(false),
-                retained_bytes: parsed(row, 2),
-                wal_status: text(row, 3),
-            })
-            .collect(),
+            ..Receiver::default()
+        })),
+        senders: Some(Listed::from(
+            senders
+                .iter()
+                .map(|row| Sender {
+                    application_name: text(row, 0).unwrap_or_default(),
+                    state: text(row, 1),
+                    sync_state: text(row, 2),
+                    slot: text(row, 3),
+                    ..Sender::default()
+                })
+                .collect::<Vec<_>>(),
+        )),
+        slots: Some(Listed::from(
+            slots
+                .iter()
+                .map(|row| Slot {
+                    name: text(row, 0).unwrap_or_default(),
+                    active: row.get(1).and_then(boolean).unwrap_or(false),
+                    retained_bytes: parsed(row, 2),
+                    wal_status: text(row, 3),
+                    ..Slot::default()
+                })
+                .collect::<Vec<_>>(),
+        )),
+        ..Replication::default()
     }));
     Some(facts)
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,14 +153,18 @@ pub struct Facts {
     pub replication: Option<Arc<Replication>>,
 }
 
-/// What a node said about replication. `None` is "not told", by a server that
-/// has nothing to tell or a role that may not see it.
+/// What a node said about replication. `None` is "not known": the server has
+/// nothing to tell, is too old to, or does not let the probe see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replication {
     /// PostgreSQL's version as a number, 170002 for 17.2.
     pub server_version: Option<u32>,
     /// Tells one PostgreSQL system (one initdb) from another.
     pub system_identifier: Option<u64>,
+    /// When the server was started, in microseconds since 1970 by its clock.
+    /// Two nodes of one system that were started at the same microsecond are one
+    /// server.
+    pub started_us: Option<u64>,
     /// The timeline that the node writes or replays.
     pub timeline: Option<u32>,
     /// On a primary what is written, on a standby what is replayed.
@@ -167,7 +172,7 @@ pub struct Replication {
     /// On a standby: what it has received and flushed.
     pub received: Option<Lsn>,
     /// On a standby: replay was paused by hand.
-    pub replay_paused: bool,
+    pub replay_paused: Option<bool>,
     /// On a standby: since the commit of the last transaction that it replayed,
     /// by the servers' clocks.
     pub replay_age_seconds: Option<f64>,
@@ -175,16 +180,122 @@ pub struct Replication {
     pub pending_restart: Option<bool>,
     /// The node's `cluster_name`; often the name by which it replicates.
     pub cluster_name: Option<String>,
-    /// On a standby: the WAL receiver, if there is one.
-    pub receiver: Option<Receiver>,
+    /// The transactions of the probe's role or database are read-only by a
+    /// setting of their own, which is not the server's and does not count.
+    pub own_read_only: bool,
+    /// On a standby: the WAL receiver. `Some(None)`: there is none.
+    pub receiver: Option<Option<Receiver>>,
     /// Who streams from this node.
-    pub senders: Vec<Sender>,
+    pub senders: Option<Rows<Sender>>,
     /// The node's replication slots.
-    pub slots: Vec<Slot>,
+    pub slots: Option<Rows<Slot>>,
+    /// What the server refuses to tell the probe.
+    pub denied: Vec<Denied>,
+}
+
+/// The rows of a view, as many as are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows<T> {
+    /// The first rows.
+    pub kept: Vec<T>,
+    /// How many there are beyond them.
+    pub more: u64,
+}
+
+impl<T> From<Vec<T>> for Rows<T> {
+    fn from(kept: Vec<T>) -> Rows<T> {
+        Rows { kept, more: 0 }
+    }
+}
+
+/// A value or a view that a server may refuse by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// [`Replication::system_identifier`].
+    SystemIdentifier,
+    /// [`Replication::started_us`].
+    StartTime,
+    /// [`Replication::timeline`] as a primary writes it.
+    Timeline,
+    /// [`Replication::timeline`] of the control file.
+    ControlTimeline,
+    /// [`Replication::lsn`].
+    Lsn,
+    /// [`Replication::received`].
+    Received,
+    /// [`Replication::replay_paused`].
+    ReplayPaused,
+    /// [`Replication::replay_age_seconds`].
+    ReplayAge,
+    /// [`Replication::pending_restart`].
+    PendingRestart,
+    /// [`Replication::cluster_name`].
+    ClusterName,
+    /// [`Replication::receiver`].
+    Receiver,
+    /// [`Replication::senders`].
+    Senders,
+    /// [`Sender::slot`].
+    SenderSlots,
+    /// [`Replication::slots`].
+    Slots,
+    /// [`Slot::retained_bytes`].
+    RetainedBytes,
+}
+
+impl Part {
+    /// Every part, in the order in which they are told.
+    pub const ALL: [Part; 15] = [
+        Part::SystemIdentifier,
+        Part::StartTime,
+        Part::Timeline,
+        Part::ControlTimeline,
+        Part::Lsn,
+        Part::Received,
+        Part::ReplayPaused,
+        Part::ReplayAge,
+        Part::PendingRestart,
+        Part::ClusterName,
+        Part::Receiver,
+        Part::Senders,
+        Part::SenderSlots,
+        Part::Slots,
+        Part::RetainedBytes,
+    ];
+
+    /// Returns the word for this part, the same in `/status` and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Part::SystemIdentifier => "system_identifier",
+            Part::StartTime => "start_time",
+            Part::Timeline => "timeline",
+            Part::ControlTimeline => "control_timeline",
+            Part::Lsn => "lsn",
+            Part::Received => "received",
+            Part::ReplayPaused => "replay_paused",
+            Part::ReplayAge => "replay_age",
+            Part::PendingRestart => "pending_restart",
+            Part::ClusterName => "cluster_name",
+            Part::Receiver => "receiver",
+            Part::Senders => "senders",
+            Part::SenderSlots => "sender_slots",
+            Part::Slots => "slots",
+            Part::RetainedBytes => "retained_bytes",
+        }
+    }
+}
+
+/// A part that the server refused, and how it put that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The part.
+    pub part: Part,
+    /// The server's message, for the log only.
+    pub cause: String,
 }
 
 /// A standby's WAL receiver.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Receiver {
     /// `streaming`, `starting`, `waiting`, …; absent without `pg_monitor`.
     pub status: Option<String>,
@@ -192,19 +303,46 @@ pub struct Receiver {
     pub latest_end: Option<Lsn>,
     /// The slot that it uses on the sender.
     pub slot: Option<String>,
+    /// The name that it gives to the sender: `application_name` of
+    /// `primary_conninfo`, else `cluster_name`, else `walreceiver`.
+    pub application_name: Option<String>,
+    /// The timeline that it receives.
+    pub timeline: Option<u32>,
+    /// The host that it receives from, as `primary_conninfo` names it.
+    pub sender_host: Option<String>,
+    /// That host's port.
+    pub sender_port: Option<u16>,
+    /// Since it last heard from the sender.
+    pub heard_seconds: Option<f64>,
 }
 
 /// A row of `pg_stat_replication`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sender {
     /// The name that the standby gave.
     pub application_name: String,
-    /// `streaming`, `catchup`, `backup`, …
+    /// `streaming`, `catchup`, `backup`, …; absent without `pg_monitor`.
     pub state: Option<String>,
     /// `async`, `potential`, `sync` or `quorum`.
     pub sync_state: Option<String>,
     /// The slot that it reads from.
     pub slot: Option<String>,
+    /// It reads from a logical slot: a subscription, no standby.
+    pub logical: bool,
+    /// Where the reader connects from.
+    pub client_addr: Option<IpAddr>,
+    /// What was sent to the reader.
+    pub sent: Option<Lsn>,
+    /// What the reader says that it has flushed.
+    pub flushed: Option<Lsn>,
+    /// What the reader says that it has replayed. Who only stores WAL, as
+    /// `pg_receivewal` and `pg_basebackup` do, never replays any.
+    pub replayed: Option<Lsn>,
+    /// Since the reader connected.
+    pub connected_seconds: Option<f64>,
+    /// Since the reader sent its last reply, by the clocks of both. Since
+    /// PostgreSQL 12.
+    pub reply_age_seconds: Option<f64>,
 }
 
 /// A replication slot.
@@ -214,19 +352,47 @@ pub struct Slot {
     pub name: String,
     /// Somebody reads from it.
     pub active: bool,
+    /// It is a logical one.
+    pub logical: bool,
+    /// It goes when its reader does.
+    pub temporary: bool,
     /// WAL that it holds back, in bytes.
     pub retained_bytes: Option<u64>,
-    /// `reserved`, `extended`, `unreserved` or `lost`.
+    /// `reserved`, `extended`, `unreserved` or `lost`. Since PostgreSQL 13.
     pub wal_status: Option<String>,
+}
+
+impl Sender {
+    /// Says whether the reader is a standby, streaming or catching up, rather than
+    /// a base backup, `pg_receivewal` or a subscription.
+    pub fn is_standby(&self) -> bool {
+        let reads = matches!(self.state.as_deref(), Some("streaming" | "catchup"));
+        reads && self.replayed.is_some() && !self.logical
+    }
 }
 
 impl Replication {
     /// Says whether the WAL receiver streams; `None` if that cannot be seen.
     pub fn streams(&self) -> Option<bool> {
-        match &self.receiver {
+        match self.receiver.as_ref()? {
             None => Some(false),
             Some(receiver) => receiver.status.as_ref().map(|it| it == "streaming"),
         }
+    }
+
+    /// Returns the WAL receiver, if there is one and it may be seen.
+    pub fn receiver(&self) -> Option<&Receiver> {
+        self.receiver.as_ref()?.as_ref()
+    }
+
+    /// Returns who is seen to stream from this node.
+    pub fn senders(&self) -> &[Sender] {
+        self.senders.as_ref().map_or(&[], |rows| &rows.kept)
+    }
+
+    /// Returns the slots that are seen.
+    pub fn slots(&self) -> &[Slot] {
+        self.slots.as_ref().map_or(&[], |rows| &rows.kept)
     }
 }
 
@@ -310,6 +476,34 @@ mod tests {
         words.sort_unstable();
         words.dedup();
         assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn words_of_parts_are_distinct() {
+        let mut words: Vec<_> = Part::ALL.iter().map(|part| part.word()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Part::ALL.len());
+    }
+
+    #[test]
+    fn reader_that_replays_nothing_or_reads_a_logical_slot_is_no_standby() {
+        let sender = |state: &str, replayed, logical| Sender {
+            state: Some(state.to_owned()),
+            replayed,
+            logical,
+            ..Sender::default()
+        };
+        for (row, expected) in [
+            (sender("streaming", Some(Lsn(1)), false), true),
+            (sender("catchup", Some(Lsn(1)), false), true),
+            (sender("backup", None, false), false),
+            (sender("streaming", None, false), false),
+            (sender("streaming", Some(Lsn(1)), true), false),
+            (Sender::default(), false),
+        ] {
+            assert_eq!(row.is_standby(), expected, "{row:?}");
+        }
     }
 
     #[test]

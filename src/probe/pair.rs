@@ -291,13 +291,13 @@ pub fn sender_of<'a>(
     name: &str,
     nodes: usize,
 ) -> Option<&'a Sender> {
-    let slot = standby.receiver.as_ref().and_then(|it| it.slot.as_deref());
+    let slot = standby.receiver().and_then(|it| it.slot.as_deref());
     let by_slot = |it: &&Sender| slot.is_some() && it.slot.as_deref() == slot;
     let by_name = |it: &&Sender| {
         it.application_name == name
             || standby.cluster_name.as_deref() == Some(it.application_name.as_str())
     };
-    let senders = || primary.senders.iter();
+    let senders = || primary.senders().iter();
     let streaming = || senders().filter(|it| it.state.as_deref() == Some("streaming"));
     senders()
         .find(by_slot)

@@ -602,7 +602,7 @@ fn sync_state<'a>(told: &'a Replication, of: &Circumstances<'_>, node: usize) ->
 #[cfg(test)]
 mod tests {
     use super::super::lsn::Lsn;
-    use super::super::node::{Receiver, Sender};
+    use super::super::node::{Receiver, Rows, Sender};
     use super::*;
 
     fn answered(now: Instant, in_recovery: bool, read_only: bool) -> Observation {
@@ -790,16 +790,16 @@ mod tests {
                 system_identifier: Some(system),
                 lsn: Some(Lsn(lsn)),
                 received: Some(Lsn(lsn + 5)),
-                receiver: status.map(|status| Receiver {
+                receiver: Some(status.map(|status| Receiver {
                     status: status.map(str::to_owned),
                     ..Receiver::default()
-                }),
-                senders: vec![Sender {
+                })),
+                senders: Some(Rows::from(vec![Sender {
                     application_name: "b".to_owned(),
                     state: Some("streaming".to_owned()),
                     sync_state: Some("sync".to_owned()),
-                    slot: None,
-                }],
+                    ..Sender::default()
+                }])),
                 ..Replication::default()
             }))
         };

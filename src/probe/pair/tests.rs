@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::probe::lsn::Lsn;
-use crate::probe::node::Receiver;
+use crate::probe::node::{Receiver, Rows};
 
 /// A node in a few letters: P primary, R read-only primary, S streaming
 /// standby, s one that does not stream, b one that may not be looked at, X
@@ -25,10 +25,10 @@ fn made(text: &str, when: Instant) -> Made {
         timeline: Some(1),
         lsn: lsn.parse().ok().map(Lsn),
         received: lsn.parse().ok().map(Lsn),
-        receiver: matches!(letter, 'S' | 'b').then(|| Receiver {
+        receiver: Some(matches!(letter, 'S' | 'b').then(|| Receiver {
             status: (letter == 'S').then(|| "streaming".to_owned()),
             ..Receiver::default()
-        }),
+        })),
         ..Replication::default()
     };
     let replication = Arc::new(replication);
@@ -142,16 +142,17 @@ fn a_sender_is_found_by_slot_then_by_name_then_by_being_the_only_one() {
         state: Some("streaming".to_owned()),
         sync_state: Some("async".to_owned()),
         slot: slot.map(str::to_owned),
+        ..Sender::default()
     };
     let primary = |senders: Vec<Sender>| Replication {
-        senders,
+        senders: Some(Rows::from(senders)),
         ..Replication::default()
     };
     let standby = |slot: Option<&str>| Replication {
-        receiver: Some(Receiver {
+        receiver: Some(Some(Receiver {
             slot: slot.map(str::to_owned),
             ..Receiver::default()
-        }),
+        })),
         ..Replication::default()
     };
     let two = primary(vec![sender("x", Some("other")), sender("b", Some("mine"))]);
