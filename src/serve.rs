@@ -58,8 +58,9 @@ fn run(config: Config) -> io::Result<u8> {
         handover.renewals,
     );
 
-    // One for what the node says and one for commits, each with a connection.
-    let lanes = [&settings, &settings]
+    // One for what the node says, one for commits and one for new logins, each with a
+    // connection of its own.
+    let lanes = [&settings, &settings, &settings]
         .into_iter()
         .flatten()
         .map(|settings| Arc::new(NodeTarget::new(settings.clone())) as Arc<dyn Target>)

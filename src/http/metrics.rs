@@ -76,9 +76,10 @@ impl<'a> Figures<'a> {
             let is = u8::from(verdict == assessment.verdict);
             verdicts.sample(&[("verdict", verdict.word())], is);
         }
-        // Before every node has been seen, nobody knows how many there are.
-        let count =
-            (assessment.verdict != PairVerdict::Unknown).then_some(assessment.writable_primaries);
+        // That there is none is known only where every node has said so.
+        let is_known =
+            assessment.verdict != PairVerdict::Unknown || assessment.writable_primaries > 0;
+        let count = is_known.then_some(assessment.writable_primaries);
         document
             .family(
                 Gauge,
@@ -186,6 +187,35 @@ impl<'a> Figures<'a> {
         );
         for (node, name) in self.names() {
             let age = nodes[node].age.map(|age| age.as_secs_f64());
+            family.known(&[("node", name)], age);
+        }
+        let mut family = document.family(
+            Gauge,
+            "pgpair_replication_age_seconds",
+            "Time since the node was asked for what it tells of replication, in seconds.",
+        );
+        for (node, name) in self.names() {
+            let age = nodes[node].replication_age.map(|age| age.as_secs_f64());
+            family.known(&[("node", name)], age);
+        }
+        let mut family = document.family(
+            Gauge,
+            "pgpair_login_ok",
+            "Whether the last new login to the node went through; one is tried every 10 s.",
+        );
+        for (node, name) in self.names() {
+            let is_ok = nodes[node]
+                .login
+                .map(|it| u8::from(it.reason == Reason::Ok));
+            family.known(&[("node", name)], is_ok);
+        }
+        let mut family = document.family(
+            Gauge,
+            "pgpair_login_age_seconds",
+            "Time since the last new login to the node was tried, in seconds.",
+        );
+        for (node, name) in self.names() {
+            let age = nodes[node].login.map(|it| it.age.as_secs_f64());
             family.known(&[("node", name)], age);
         }
         let mut family = document.family(

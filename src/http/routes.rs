@@ -2,7 +2,7 @@
 
 use super::reply::Reply;
 use crate::probe::lag::{self, Mode};
-use crate::probe::verdict::{Ask, LagLimit, Question, Scope};
+use crate::probe::verdict::{Ask, Kind, LagLimit, Question, Scope, Trials};
 
 /// What a path is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,14 +13,12 @@ pub enum Subject {
     Ready,
     /// The writable primary.
     Primary,
-    /// A streaming standby.
-    Replica,
+    /// A streaming standby of that kind.
+    Replica(Kind),
     /// Either of them.
-    ReadOnly,
-    /// A synchronous standby.
-    Sync,
-    /// An asynchronous standby.
-    Async,
+    ReadOnly(Kind),
+    /// The leader of a standby cluster, which a pair never is.
+    StandbyLeader,
     /// All that is known, as JSON.
     Status,
     /// All that is counted, for Prometheus.
@@ -31,7 +29,7 @@ pub enum Subject {
 
 /// Every path, in the order of the documentation. Old words stand here for
 /// those who come with another product's recipes.
-pub const PATHS: [(&str, Subject); 21] = [
+pub const PATHS: [(&str, Subject); 26] = [
     ("/health", Subject::Health),
     ("/liveness", Subject::Health),
     ("/livez", Subject::Health),
@@ -42,14 +40,19 @@ pub const PATHS: [(&str, Subject); 21] = [
     ("/leader", Subject::Primary),
     ("/master", Subject::Primary),
     ("/", Subject::Primary),
-    ("/replica", Subject::Replica),
-    ("/standby", Subject::Replica),
-    ("/read-only", Subject::ReadOnly),
-    ("/readiness", Subject::ReadOnly),
-    ("/sync", Subject::Sync),
-    ("/synchronous", Subject::Sync),
-    ("/async", Subject::Async),
-    ("/asynchronous", Subject::Async),
+    ("/replica", Subject::Replica(Kind::Any)),
+    ("/standby", Subject::Replica(Kind::Any)),
+    ("/read-only", Subject::ReadOnly(Kind::Any)),
+    ("/readiness", Subject::ReadOnly(Kind::Any)),
+    ("/sync", Subject::Replica(Kind::Sync)),
+    ("/synchronous", Subject::Replica(Kind::Sync)),
+    ("/quorum", Subject::Replica(Kind::Quorum)),
+    ("/async", Subject::Replica(Kind::Async)),
+    ("/asynchronous", Subject::Replica(Kind::Async)),
+    ("/read-only-sync", Subject::ReadOnly(Kind::Sync)),
+    ("/read-only-quorum", Subject::ReadOnly(Kind::Quorum)),
+    ("/standby-leader", Subject::StandbyLeader),
+    ("/standby_leader", Subject::StandbyLeader),
     ("/status", Subject::Status),
     ("/metrics", Subject::Metrics),
     ("/ui", Subject::Page),
@@ -106,10 +109,9 @@ fn try_route(target: &str, nodes: &[String]) -> Result<Route, Reply> {
         Subject::Health => None,
         Subject::Ready => Some(parameters.ready()?),
         Subject::Primary => Some(Ask::Primary),
-        Subject::Replica => Some(Ask::Replica(parameters.lag_limit()?)),
-        Subject::ReadOnly => Some(Ask::ReadOnly(parameters.lag_limit()?)),
-        Subject::Sync => Some(Ask::Sync),
-        Subject::Async => Some(Ask::Async),
+        Subject::Replica(kind) => Some(Ask::Replica(kind, parameters.lag_limit()?)),
+        Subject::ReadOnly(kind) => Some(Ask::ReadOnly(kind, parameters.lag_limit()?)),
+        Subject::StandbyLeader => Some(Ask::StandbyLeader),
         Subject::Status | Subject::Metrics | Subject::Page => {
             if scope != Scope::Pair {
                 return Err(no_such_path(path));
@@ -119,7 +121,7 @@ fn try_route(target: &str, nodes: &[String]) -> Result<Route, Reply> {
     };
     if !matches!(
         subject,
-        Subject::Ready | Subject::Replica | Subject::ReadOnly
+        Subject::Ready | Subject::Replica(_) | Subject::ReadOnly(_)
     ) {
         parameters.none()?;
     }
@@ -155,15 +157,16 @@ impl<'a> Parameters<'a> {
     }
 
     fn ready(&self) -> Result<Ask, Reply> {
-        let mut ask = Ask::Ready;
+        let mut and = Trials::default();
         for (name, value) in self.pairs() {
             match (name, value) {
-                ("write", None | Some("")) => ask = Ask::ReadyWrite,
-                ("write", Some(value)) => return Err(bad_value("write", value, "no value")),
-                _ => return Err(self.unknown(name, "use write")),
+                ("write", None | Some("")) => and.write = true,
+                ("login", None | Some("")) => and.login = true,
+                ("write" | "login", Some(value)) => return Err(bad_value(name, value, "no value")),
+                _ => return Err(self.unknown(name, "use write, login")),
             }
         }
-        Ok(ask)
+        Ok(Ask::Ready(and))
     }
 
     fn lag_limit(&self) -> Result<LagLimit, Reply> {
@@ -315,19 +318,24 @@ mod tests {
     #[test]
     fn every_path_has_its_route() {
         let any = limit(None, Mode::Apply);
+        let ready = |write, login| format!("{:?}", Ask::Ready(Trials { write, login }));
+        let replica = |kind, limit| format!("{:?}", Ask::Replica(kind, limit));
+        let read_only = |kind| format!("{:?}", Ask::ReadOnly(kind, any));
         for (target, expected) in [
             ("/health", "health".to_owned()),
             ("/liveness", "health".to_owned()),
             ("/livez", "health".to_owned()),
             ("/health?", "health".to_owned()),
             ("/nodes/b/health", "health".to_owned()),
-            ("/ready", "Ready".to_owned()),
-            ("/readyz", "Ready".to_owned()),
-            ("/ready?write", "ReadyWrite".to_owned()),
-            ("/ready?write=", "ReadyWrite".to_owned()),
-            ("/nodes/a/ready", "Ready 0".to_owned()),
-            ("/nodes/b/readyz?write", "ReadyWrite 1".to_owned()),
-            ("http://h:5000/ready", "Ready".to_owned()),
+            ("/ready", ready(false, false)),
+            ("/readyz", ready(false, false)),
+            ("/ready?write", ready(true, false)),
+            ("/ready?write=", ready(true, false)),
+            ("/ready?login", ready(false, true)),
+            ("/ready?login&write", ready(true, true)),
+            ("/nodes/a/ready", ready(false, false) + " 0"),
+            ("/nodes/b/readyz?write", ready(true, false) + " 1"),
+            ("http://h:5000/ready", ready(false, false)),
             ("/", "Primary".to_owned()),
             ("http://h", "Primary".to_owned()),
             ("/primary", "Primary".to_owned()),
@@ -335,15 +343,28 @@ mod tests {
             ("/leader", "Primary".to_owned()),
             ("/master", "Primary".to_owned()),
             ("/nodes/b/primary", "Primary 1".to_owned()),
-            ("/replica", format!("{:?}", Ask::Replica(any))),
-            ("/standby", format!("{:?}", Ask::Replica(any))),
-            ("/nodes/a/replica", format!("{:?} 0", Ask::Replica(any))),
-            ("/read-only", format!("{:?}", Ask::ReadOnly(any))),
-            ("/readiness", format!("{:?}", Ask::ReadOnly(any))),
-            ("/sync", "Sync".to_owned()),
-            ("/synchronous", "Sync".to_owned()),
-            ("/async", "Async".to_owned()),
-            ("/nodes/a/asynchronous", "Async 0".to_owned()),
+            ("/replica", replica(Kind::Any, any)),
+            ("/standby", replica(Kind::Any, any)),
+            ("/nodes/a/replica", replica(Kind::Any, any) + " 0"),
+            ("/read-only", read_only(Kind::Any)),
+            ("/readiness", read_only(Kind::Any)),
+            ("/read-only-sync", read_only(Kind::Sync)),
+            ("/read-only-quorum", read_only(Kind::Quorum)),
+            ("/sync", replica(Kind::Sync, any)),
+            ("/synchronous", replica(Kind::Sync, any)),
+            ("/quorum", replica(Kind::Quorum, any)),
+            ("/async", replica(Kind::Async, any)),
+            (
+                "/async?lag=1kB",
+                replica(Kind::Async, limit(Some(1024), Mode::Apply)),
+            ),
+            (
+                "/sync?lag=1&mode=write",
+                replica(Kind::Sync, limit(Some(1), Mode::Write)),
+            ),
+            ("/nodes/a/asynchronous", replica(Kind::Async, any) + " 0"),
+            ("/standby-leader", "StandbyLeader".to_owned()),
+            ("/standby_leader", "StandbyLeader".to_owned()),
             ("/status", "status".to_owned()),
             ("/metrics", "metrics".to_owned()),
             ("/ui", "page".to_owned()),
@@ -371,6 +392,9 @@ mod tests {
             ("/ready?write=1", "400"),
             ("/health?x=1", "400"),
             ("/primary?lag=1", "400"),
+            ("/ready?login=1", "400"),
+            ("/standby-leader?lag=1", "400"),
+            ("/async?lag=10mb", "400"),
             ("/replica?lag", "400"),
             ("/replica?lag=", "400"),
             ("/replica?lag=10mb", "400"),
@@ -400,7 +424,7 @@ mod tests {
             ),
         ] {
             let expected = Question {
-                ask: Ask::Replica(expected),
+                ask: Ask::Replica(Kind::Any, expected),
                 scope: Scope::Pair,
             };
             let found = route(&format!("/replica?{query}"), &nodes());

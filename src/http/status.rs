@@ -23,6 +23,9 @@ struct Status<'a> {
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     primary: Option<&'a str>,
+    /// Nodes for which the pair is not whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unwell: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<GuardState<'a>>,
     at: String,
@@ -62,6 +65,7 @@ struct Node<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Of role and state.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_ms: Option<u64>,
     #[serde(flatten)]
@@ -70,11 +74,26 @@ struct Node<'a> {
     lag_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_seconds: Option<f64>,
+    /// Of the older of the two answers that the lag rests on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<LoginState>,
+}
+
+/// What became of the last new login.
+#[derive(Serialize)]
+struct LoginState {
+    reason: &'static str,
+    age_ms: u64,
 }
 
 /// What a node told of replication.
 #[derive(Serialize)]
 struct Told<'a> {
+    /// Of all that is told here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication_age_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server_version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,6 +109,9 @@ struct Told<'a> {
     slot: Option<&'a str>,
     replication: Vec<Sender<'a>>,
     slots: Vec<SlotState<'a>>,
+    /// What the server refuses to tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denied: Vec<&'static str>,
 }
 
 #[derive(Serialize, Default)]
@@ -155,6 +177,10 @@ pub fn render(report: &Report, rules: &Rules, uptime: Duration, guard: Option<&G
         node: report.ready.node.map(|node| names[node].as_str()),
         detail: report.ready.detail.as_deref(),
         primary: assessment.primary.map(|node| names[node].as_str()),
+        unwell: assessment
+            .unwell()
+            .map(|node| names[node].as_str())
+            .collect(),
         guard: guard.map(guard_of),
         at: rfc3339(SystemTime::now()),
         version: env!("CARGO_PKG_VERSION"),
@@ -209,9 +235,19 @@ fn node_of<'a>(report: &'a Report, node: usize, names: &'a [String]) -> Node<'a>
         reason: state.reason.word(),
         detail: state.detail.as_deref(),
         age_ms: last.age.map(milliseconds),
-        told: replication.map(|told| told_of(told, state.role, report, names)),
+        told: replication.map(|told| Told {
+            replication_age_ms: last.replication_age.map(milliseconds),
+            ..told_of(told, state.role, report, names)
+        }),
         lag_bytes: state.lag.apply_bytes,
         lag_seconds: state.lag.seconds,
+        lag_age_ms: state
+            .lag_asked
+            .map(|at| milliseconds(Instant::now().saturating_duration_since(at))),
+        login: last.login.map(|login| LoginState {
+            reason: login.reason.word(),
+            age_ms: milliseconds(login.age),
+        }),
     }
 }
 
@@ -239,6 +275,7 @@ fn told_of<'a>(
     };
     let receiver = told.receiver().filter(|_| standby);
     Told {
+        replication_age_ms: None,
         server_version: told.server_version,
         timeline: told.timeline,
         database_system_identifier: told.system_identifier.map(|it| it.to_string()),
@@ -257,6 +294,7 @@ fn told_of<'a>(
             })
             .collect(),
         slots: told.slots().iter().map(slot_of).collect(),
+        denied: told.denied.iter().map(|it| it.part.word()).collect(),
     }
 }
 
@@ -272,7 +310,7 @@ fn reader<'a>(
         let standby = facts.filter(|facts| facts.in_recovery);
         let standby = standby.and_then(|facts| facts.replication.as_deref());
         standby
-            .and_then(|it| pair::sender_of(primary, it, &names[*node], names.len()))
+            .and_then(|it| pair::sender_of(primary, it, &names[*node]))
             .is_some_and(|found| std::ptr::eq(found, sender))
     };
     (0..names.len())

@@ -3,8 +3,8 @@
 //!
 //! No thread waits for PostgreSQL on behalf of a request. Watchers ask
 //! ([`super::watch`]), each in a lane of its own: one lane a node for what the
-//! node says, one for whether a commit goes through there. Whoever publishes
-//! settles everybody concerned.
+//! node says, one for whether a commit goes through there, and one for whether a
+//! new login does. Whoever publishes settles everybody concerned.
 
 mod lane;
 mod record;
@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use self::lane::{Lane, UnderWay};
+use self::lane::{Kind, Lane};
 use self::record::Record;
-use super::node::{Facts, Failure, Observation, What};
-use super::pair::{self, Assessment, Known};
-use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Verdict, View};
+use super::node::{Depth, Facts, Failure, Observation, Reason, What};
+use super::pair::{Assessment, Known};
+use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Trials, Verdict, View};
 use crate::threads::lock;
 
+pub use self::lane::LOGIN_INTERVAL;
 pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 
 /// Longest time between two looks of the sweep, so that its pulse shows that
@@ -35,6 +36,17 @@ const PULSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A stuck watcher that cannot be replaced yet is looked at again after this.
 const STUCK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// While no node is known to be a writable primary, those that answer are asked
+/// this often, so that a promotion is seen when it happens. After
+/// [`PROMOTION_EXPECTED_FOR`] it is [`NO_PRIMARY_SLOW`].
+const NO_PRIMARY_FAST: Duration = Duration::from_millis(20);
+const NO_PRIMARY_SLOW: Duration = Duration::from_millis(100);
+const PROMOTION_EXPECTED_FOR: Duration = Duration::from_secs(60);
+
+/// Facts live for an interval and a deadline, but for no less than an interval
+/// and this: a busy machine may begin an observation that much late.
+const LIFETIME_SLACK: Duration = Duration::from_millis(250);
 
 /// Somebody who asked and waits for the verdict.
 pub trait Asker: Send + 'static {
@@ -57,6 +69,19 @@ pub struct Rules {
     pub stuck_after: Duration,
 }
 
+impl Rules {
+    /// Returns how old an observation may be and still show what is: an interval
+    /// and a deadline.
+    pub fn lifetime(&self) -> Duration {
+        self.interval + self.deadline.max(LIFETIME_SLACK)
+    }
+
+    /// Says whether an observation is too old to show what is.
+    fn has_expired(&self, seen: &Observation, now: Instant) -> bool {
+        now.saturating_duration_since(seen.began) > self.lifetime()
+    }
+}
+
 /// Everything known of the nodes, and everybody who waits to know.
 pub struct Board<A> {
     rules: Rules,
@@ -73,11 +98,13 @@ struct State<A> {
     /// Counts observations as they begin: an observation settles a request
     /// only if its number is higher than the count when the request arrived.
     begun: u64,
-    /// The nodes' lanes for observations, then those for commits, both in the
-    /// order of the configuration.
+    /// The nodes' lanes for observations, then those for commits, then those for
+    /// logins, each in the order of the configuration.
     lanes: Vec<Lane>,
     parked: VecDeque<Parked<A>>,
     last_primary: Option<usize>,
+    /// Since when no node is known to be a writable primary.
+    without_primary: Option<Instant>,
     record: Record,
     sweep_sleeps_until: Option<Instant>,
     closed: bool,
@@ -137,15 +164,28 @@ pub struct Report {
 /// One node's last words.
 #[derive(Clone, Debug)]
 pub struct NodeReport {
-    /// What it said last, if that may still be relied on.
+    /// What it said last, as far as it is not too old.
     pub facts: Option<Facts>,
     /// Since it last answered, or since pgpair began to ask; absent until a
     /// first round trip has ended or is late.
     pub age: Option<Duration>,
+    /// The age of what it said of replication.
+    pub replication_age: Option<Duration>,
+    /// What became of the last new login, and when that began.
+    pub login: Option<Login>,
     /// What was counted over time.
     pub counts: NodeCounts,
     /// Lag over the last minutes, oldest first; unknown where it was.
     pub lag_bytes: Vec<Option<u64>>,
+}
+
+/// What became of a new login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// `ok`, or why it failed.
+    pub reason: Reason,
+    /// Since it was tried.
+    pub age: Duration,
 }
 
 impl<A: Asker> Board<A> {
@@ -153,8 +193,9 @@ impl<A: Asker> Board<A> {
     pub fn new(rules: Rules) -> Board<A> {
         let now = Instant::now();
         let nodes = rules.nodes.len();
-        let lanes: Vec<Lane> = (0..2 * nodes)
-            .map(|lane| Lane::new(lane >= nodes, now))
+        let lanes: Vec<Lane> = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| (0..nodes).map(move |_| Lane::new(kind, now)))
             .collect();
         Board {
             watchers: lanes.iter().map(|_| Condvar::new()).collect(),
@@ -163,6 +204,7 @@ impl<A: Asker> Board<A> {
                 lanes,
                 parked: VecDeque::new(),
                 last_primary: None,
+                without_primary: Some(now),
                 record: Record::new(nodes, now),
                 sweep_sleeps_until: None,
                 closed: false,
@@ -179,10 +221,14 @@ impl<A: Asker> Board<A> {
         &self.rules
     }
 
-    /// Names the watcher of a lane: `watch-a`, `write-a`.
+    /// Names the watcher of a lane: `watch-a`, `write-a`, `login-a`.
     pub fn lane_name(&self, lane: usize) -> String {
         let nodes = self.rules.nodes.len();
-        let kind = if lane < nodes { "watch" } else { "write" };
+        let kind = match Kind::ALL[lane / nodes] {
+            Kind::Observe => "watch",
+            Kind::Commit => "write",
+            Kind::Login => "login",
+        };
         format!("{kind}-{}", self.rules.nodes[lane % nodes])
     }
 
@@ -228,7 +274,7 @@ impl<A: Asker> Board<A> {
                 return None;
             }
             let wait = match state.lanes[lane].next(now) {
-                Ok(what) => return Some((self.begun(&mut state, lane, now), what)),
+                Ok(what) => return Some((self.begun(&mut state, lane, what, now), what)),
                 Err(wait) => wait,
             };
             state.lanes[lane].idle = true;
@@ -270,29 +316,34 @@ impl<A: Asker> Board<A> {
         let mut state = self.lock();
         // By now, nothing that is known lies in the future.
         let now = Instant::now();
-        let this = &mut state.lanes[lane];
-        let began = match this.under_way.take_if(|it| it.number == number) {
-            Some(under_way) if this.epoch == epoch => under_way.began,
+        let State { lanes, record, .. } = &mut *state;
+        let this = &mut lanes[lane];
+        let under_way = match this.under_way.take_if(|it| it.number == number) {
+            Some(under_way) if this.epoch == epoch => under_way,
             _ => return false,
         };
         let seen = Observation {
-            began,
+            began: under_way.began,
             ended,
             outcome,
         };
-        if !this.commits {
-            state.record.observed(lane, &seen);
-        }
-        let this = &mut state.lanes[lane];
-        this.take_in(number, seen, &self.rules);
+        let node = lane % self.rules.nodes.len();
         let mut after = Aftermath::none();
-        if !this.commits {
-            if this.known().facts().is_some_and(Facts::is_writable_primary) {
-                state.last_primary = Some(lane);
+        match this.kind {
+            Kind::Observe => record.observed(node, &seen),
+            Kind::Login => after
+                .lines
+                .extend(record.login(node, &self.rules.nodes[node], &seen)),
+            Kind::Commit => {}
+        }
+        this.take_in(number, seen, under_way.so_far.is_some(), &self.rules);
+        if this.kind == Kind::Observe {
+            let known = this.known(now, &self.rules);
+            if known.facts().is_some_and(Facts::is_writable_primary) {
+                state.last_primary = Some(node);
             }
             self.record_changes(&mut state, now, &mut after);
         }
-        let node = lane % self.rules.nodes.len();
         self.settle(&mut state, Some(node), now, &mut after);
         drop(state);
         after.carry_out();
@@ -346,30 +397,49 @@ impl<A: Asker> Board<A> {
     pub fn report(&self) -> Report {
         let state = self.lock();
         let now = Instant::now();
-        let known = state.known(self.rules.nodes.len());
-        let assessment = pair::assess(&known, state.record.trail(), now);
+        let known = self.known(&state, now);
+        let assessment = state.record.assess(&known, &self.rules.nodes, now);
         let nodes = known
             .iter()
             .enumerate()
-            .map(|(node, known)| NodeReport {
-                facts: known.facts().map(|facts| Facts {
-                    replication: state.lanes[node]
-                        .replication
-                        .as_ref()
-                        .map(|(told, _)| Arc::clone(told)),
-                    ..facts.clone()
-                }),
-                age: (known.latest.is_some() || known.overdue.is_some())
-                    .then(|| now.saturating_duration_since(state.lanes[node].silent_since)),
-                counts: state.record.counts(node, now),
-                lag_bytes: state.record.lag_bytes(node),
-            })
+            .map(|(node, known)| self.node_report(&state, node, known, now))
             .collect();
         Report {
             ready: self.ready_by_last_words(&state, now),
             assessment,
             nodes,
             transitions: state.record.transitions(),
+        }
+    }
+
+    fn node_report(
+        &self,
+        state: &State<A>,
+        node: usize,
+        known: &Known<'_>,
+        now: Instant,
+    ) -> NodeReport {
+        let age_of = |then: Instant| now.saturating_duration_since(then);
+        let nodes = self.rules.nodes.len();
+        let login = state.lanes[2 * nodes + node].trial();
+        let asked = known.facts().and(known.asked());
+        NodeReport {
+            facts: known.facts().map(|facts| Facts {
+                replication: known.replication().map(|told| Arc::new(told.clone())),
+                ..facts.clone()
+            }),
+            age: (known.latest.is_some() || known.overdue.is_some())
+                .then(|| age_of(state.lanes[node].silent_since)),
+            replication_age: asked.map(|[began, _]| age_of(began)),
+            login: login.map(|seen| Login {
+                reason: seen
+                    .outcome
+                    .as_ref()
+                    .map_or_else(|it| it.reason, |_| Reason::Ok),
+                age: age_of(seen.began),
+            }),
+            counts: state.record.counts(node, now),
+            lag_bytes: state.record.lag_bytes(node),
         }
     }
 
@@ -413,21 +483,10 @@ impl<A: Asker> Board<A> {
         lock(&self.state)
     }
 
-    fn begun(&self, state: &mut State<A>, lane: usize, now: Instant) -> u64 {
+    fn begun(&self, state: &mut State<A>, lane: usize, what: What, now: Instant) -> u64 {
         state.begun += 1;
         let number = state.begun;
-        let this = &mut state.lanes[lane];
-        this.wanted = None;
-        this.due = now + self.rules.interval;
-        this.under_way = Some(UnderWay {
-            number,
-            began: now,
-            // A commit that waits for a synchronous standby goes on waiting in
-            // the server when its connection ends; every new one would take
-            // another connection from the role.
-            stuck_at: (!this.commits).then(|| now + self.rules.stuck_after),
-            so_far: None,
-        });
+        state.lanes[lane].begin(number, what, now, &self.rules);
         self.wake_sweep_by(state, now + self.rules.deadline);
         number
     }
@@ -438,18 +497,55 @@ impl<A: Asker> Board<A> {
         for node in (0..nodes).filter(|&node| question.concerns(node)) {
             self.want(state, node, What::Observe(question.depth()));
         }
-        if question.ask == Ask::ReadyWrite {
-            self.demand_commit(state, question.scope);
+        self.demand_trials(state, question);
+    }
+
+    /// A commit is tried where the primary is thought to be, and a new login on
+    /// every node in question.
+    fn demand_trials(&self, state: &mut State<A>, question: Question) {
+        let Ask::Ready(and) = question.ask else {
+            return;
+        };
+        let nodes = self.rules.nodes.len();
+        let now = Instant::now();
+        for node in (0..nodes).filter(|&node| question.scope.covers(node)) {
+            let facts = state.lanes[node].known(now, &self.rules).facts();
+            if and.write && facts.is_some_and(Facts::is_writable_primary) {
+                self.want(state, nodes + node, What::Commit);
+            }
+            if and.login {
+                self.want(state, 2 * nodes + node, What::Login);
+            }
         }
     }
 
-    /// A commit is tried where the primary is thought to be.
-    fn demand_commit(&self, state: &mut State<A>, scope: Scope) {
-        let nodes = self.rules.nodes.len();
-        for node in (0..nodes).filter(|&node| scope.covers(node)) {
-            let facts = state.lanes[node].known().facts();
-            if facts.is_some_and(Facts::is_writable_primary) {
-                self.want(state, nodes + node, What::Commit);
+    /// Has those nodes asked again, now, by which a comparison could not be made.
+    fn ask_again(&self, state: &mut State<A>, assessment: &Assessment) {
+        for &node in &assessment.ask_again {
+            self.want(state, node, What::Observe(Depth::Replication));
+        }
+    }
+
+    /// While nobody is known to be primary, a promotion is not waited for until the
+    /// next interval.
+    fn look_for_promotion(&self, state: &mut State<A>, assessment: &Assessment, now: Instant) {
+        if assessment.writable_primaries > 0 {
+            state.without_primary = None;
+            return;
+        }
+        let since = *state.without_primary.get_or_insert(now);
+        let pace = if now.saturating_duration_since(since) < PROMOTION_EXPECTED_FOR {
+            NO_PRIMARY_FAST
+        } else {
+            NO_PRIMARY_SLOW
+        };
+        for node in 0..self.rules.nodes.len() {
+            let lane = &mut state.lanes[node];
+            if lane.known(now, &self.rules).facts().is_some() && lane.under_way.is_none() {
+                lane.ask_again_by(now + pace);
+                if lane.idle {
+                    self.watchers[node].notify_one();
+                }
             }
         }
     }
@@ -531,9 +627,7 @@ impl<A: Asker> Board<A> {
                 Some(verdict) => after.settled.push((parked.asker, verdict)),
                 None => {
                     // Only now may be known where a commit has to be tried.
-                    if question.ask == Ask::ReadyWrite {
-                        self.demand_commit(state, question.scope);
-                    }
+                    self.demand_trials(state, question);
                     waiting.push_back(parked);
                 }
             }
@@ -552,48 +646,63 @@ impl<A: Asker> Board<A> {
         let views: Vec<View<'_>> = (0..nodes)
             .map(|node| View {
                 sight: state.lanes[node].sight(question.depth(), arrival, now),
-                known: state.lanes[node].known().facts(),
-                told: state.lanes[node].known().replication.map(|(told, _)| told),
-                write: state.lanes[nodes + node].commit_sight(arrival, now),
+                told: state.lanes[node].told(),
+                write: state.lanes[nodes + node].trial_sight(arrival, now),
+                login: state.lanes[2 * nodes + node].trial_sight(arrival, now),
             })
             .collect();
-        verdict::decide(question, &self.circumstances(state, &views, now))
+        let known = self.known(state, now);
+        let late = arrival.deadline <= now;
+        verdict::decide(
+            question,
+            &self.circumstances(state, &views, &known, late, now),
+        )
     }
 
     fn circumstances<'a>(
         &'a self,
         state: &State<A>,
         views: &'a [View<'a>],
+        known: &'a [Known<'a>],
+        late: bool,
         now: Instant,
     ) -> Circumstances<'a> {
         Circumstances {
             policy: self.rules.policy,
             views,
+            known,
             names: &self.rules.nodes,
             last_primary: state.last_primary,
+            late,
             now,
         }
     }
 
-    /// What `/ready` would say by what is known, however old.
+    fn known<'a>(&self, state: &'a State<A>, now: Instant) -> Vec<Known<'a>> {
+        let lanes = state.lanes[..self.rules.nodes.len()].iter();
+        lanes.map(|lane| lane.known(now, &self.rules)).collect()
+    }
+
+    /// What `/ready` would say by what is known.
     fn ready_by_last_words(&self, state: &State<A>, now: Instant) -> Verdict {
         let nodes = self.rules.nodes.len();
         let views: Vec<View<'_>> = (0..nodes)
             .map(|node| {
-                let sight = state.lanes[node].last_sight();
+                let sight = state.lanes[node].last_sight(now, &self.rules);
                 View {
                     sight,
-                    known: None,
                     told: None,
                     write: sight,
+                    login: sight,
                 }
             })
             .collect();
         let question = Question {
-            ask: Ask::Ready,
+            ask: Ask::Ready(Trials::default()),
             scope: Scope::Pair,
         };
-        let decided = verdict::decide(question, &self.circumstances(state, &views, now));
+        let of = self.circumstances(state, &views, &[], true, now);
+        let decided = verdict::decide(question, &of);
         decided.unwrap_or_else(Verdict::starting)
     }
 
@@ -601,16 +710,18 @@ impl<A: Asker> Board<A> {
     fn record_changes(&self, state: &mut State<A>, now: Instant, after: &mut Aftermath<A>) {
         let names = &self.rules.nodes;
         let ready = self.ready_by_last_words(state, now);
-        let State { lanes, record, .. } = state;
-        let known: Vec<Known<'_>> = lanes[..names.len()].iter().map(Lane::known).collect();
+        let State { lanes, record, .. } = &mut *state;
+        let lanes = &lanes[..names.len()];
+        let known: Vec<Known<'_>> = lanes.iter().map(|it| it.known(now, &self.rules)).collect();
         record.follow(&known, now);
-        let assessment = pair::assess(&known, record.trail(), now);
+        let assessment = record.assess(&known, names, now);
         record.sample(&assessment, now, self.rules.interval);
-        let causes: Vec<Option<&Failure>> =
-            lanes[..names.len()].iter().map(Lane::failure).collect();
+        let causes: Vec<Option<&Failure>> = lanes.iter().map(Lane::failure).collect();
         after
             .lines
             .extend(record.changes(names, &assessment, &ready, &causes, now));
+        self.ask_again(state, &assessment);
+        self.look_for_promotion(state, &assessment, now);
     }
 }
 
@@ -623,10 +734,6 @@ impl<A> State<A> {
         (0..self.lanes.len())
             .filter(|&lane| is_stuck(&self.lanes[lane]))
             .collect()
-    }
-
-    fn known(&self, nodes: usize) -> Vec<Known<'_>> {
-        self.lanes[..nodes].iter().map(Lane::known).collect()
     }
 }
 

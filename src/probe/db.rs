@@ -280,6 +280,11 @@ impl Link {
             What::Observe(Depth::Role) => (ROLE, role),
             What::Observe(Depth::Replication) => (REPLICATION, replication),
             What::Commit => (COMMIT, |_| Some(WRITTEN)),
+            // Dropped afterwards: the next one logs in anew.
+            What::Login => {
+                self.ended = true;
+                (ROLE, role)
+            }
         };
         let messages = client.simple_query(query).map_err(|error| {
             // The message may be here before the end of the stream.

@@ -8,6 +8,7 @@ pub mod lsn;
 pub mod node;
 pub mod pair;
 pub mod passfile;
+pub mod span;
 pub mod tls;
 pub mod verdict;
 pub mod watch;

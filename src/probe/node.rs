@@ -140,6 +140,8 @@ pub enum What {
     Observe(Depth),
     /// It commits a transaction that changes nothing.
     Commit,
+    /// It logs in anew, beside the connection that is held.
+    Login,
 }
 
 /// What a node said about itself in one round trip.
@@ -452,6 +454,11 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// Returns when the round trip began and ended.
+    pub fn round_trip(&self) -> [Instant; 2] {
+        [self.began, self.ended]
+    }
+
     /// Returns how long the round trip took.
     pub fn took(&self) -> Duration {
         self.ended.duration_since(self.began)

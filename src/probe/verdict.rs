@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lag::{self, Mode};
 use super::node::{Depth, Facts, Failure, Observation, Reason, Replication};
-use super::pair;
+use super::pair::{self, Known};
 
 /// When `/ready` is 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -63,19 +63,51 @@ impl Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Can the app talk to its PostgreSQL?
-    Ready,
-    /// And does a commit go through?
-    ReadyWrite,
+    Ready(Trials),
     /// Is there exactly one writable primary?
     Primary,
-    /// Is there a streaming standby, not further behind than allowed?
-    Replica(LagLimit),
-    /// Is there either?
-    ReadOnly(LagLimit),
-    /// Is there a streaming standby that commits wait for?
+    /// Is there a streaming standby of that kind, not further behind than allowed?
+    Replica(Kind, LagLimit),
+    /// Is there such a standby, or the primary?
+    ReadOnly(Kind, LagLimit),
+    /// Is there a standby that leads others in the place of a primary? There never
+    /// is one in a pair.
+    StandbyLeader,
+}
+
+/// What has to go through besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Trials {
+    /// A commit.
+    pub write: bool,
+    /// A new login.
+    pub login: bool,
+}
+
+/// Which standbys are meant, by what the primary's commits wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// Any.
+    #[default]
+    Any,
+    /// Commits wait for it, by its name or as one of a quorum.
     Sync,
-    /// Is there a streaming standby that no commit waits for?
+    /// Commits wait for it as one of a quorum.
+    Quorum,
+    /// No commit waits for it.
     Async,
+}
+
+impl Kind {
+    /// The words of `pg_stat_replication.sync_state` for it.
+    const fn states(self) -> &'static [&'static str] {
+        match self {
+            Kind::Any => &[],
+            Kind::Sync => &["sync", "quorum"],
+            Kind::Quorum => &["quorum"],
+            Kind::Async => &["async", "potential"],
+        }
+    }
 }
 
 /// How far behind a standby may be.
@@ -100,8 +132,8 @@ impl Question {
     /// Returns how much must be asked of the nodes for it.
     pub fn depth(self) -> Depth {
         match self.ask {
-            Ask::Ready | Ask::ReadyWrite | Ask::Primary => Depth::Role,
-            Ask::Replica(_) | Ask::ReadOnly(_) | Ask::Sync | Ask::Async => Depth::Replication,
+            Ask::Ready(_) | Ask::Primary | Ask::StandbyLeader => Depth::Role,
+            Ask::Replica(..) | Ask::ReadOnly(..) => Depth::Replication,
         }
     }
 
@@ -109,7 +141,7 @@ impl Question {
     /// the others count where a second primary or the primary's position does.
     pub fn concerns(self, node: usize) -> bool {
         match self.ask {
-            Ask::Ready | Ask::ReadyWrite => self.scope.covers(node),
+            Ask::Ready(_) => self.scope.covers(node),
             _ => true,
         }
     }
@@ -133,13 +165,12 @@ pub enum Sight<'a> {
 pub struct View<'a> {
     /// Its answer to the question.
     pub sight: Sight<'a>,
-    /// What it said last, however long before the question, unless it owes an
-    /// answer now.
-    pub known: Option<&'a Facts>,
     /// What it said of replication last, also while it owes an answer.
     pub told: Option<&'a Replication>,
     /// What became of a commit there.
     pub write: Sight<'a>,
+    /// What became of a new login there.
+    pub login: Sight<'a>,
 }
 
 /// What there is to say of a node that does not answer.
@@ -191,11 +222,15 @@ pub struct Circumstances<'a> {
     pub policy: Policy,
     /// Every node, in the order of the configuration.
     pub views: &'a [View<'a>],
+    /// What is known of every node, also by what was not asked for this question.
+    pub known: &'a [Known<'a>],
     /// Their names.
     pub names: &'a [String],
     /// The node that was last seen to be a writable primary: when nobody is,
     /// its state is the reason that matters.
     pub last_primary: Option<usize>,
+    /// The question's deadline has passed.
+    pub late: bool,
     /// The present.
     pub now: Instant,
 }
@@ -205,13 +240,14 @@ pub struct Circumstances<'a> {
 pub fn decide(question: Question, of: &Circumstances<'_>) -> Option<Verdict> {
     let scope = question.scope;
     match question.ask {
-        Ask::Ready => ready(scope, of),
-        Ask::ReadyWrite => ready_write(scope, of),
+        Ask::Ready(and) => ready_and(scope, and, of),
         Ask::Primary => primary(scope, of),
-        Ask::Replica(limit) => replica(scope, limit, of),
-        Ask::ReadOnly(limit) => read_only(scope, limit, of),
-        Ask::Sync => by_sync_state(scope, &["sync", "quorum"], of),
-        Ask::Async => by_sync_state(scope, &["async", "potential"], of),
+        Ask::Replica(kind, limit) => replica(scope, kind, limit, of),
+        Ask::ReadOnly(kind, limit) => read_only(scope, kind, limit, of),
+        Ask::StandbyLeader => Some(refusal(
+            Reason::NoPrimary,
+            "a pair has no standby cluster, and so no leader of one",
+        )),
     }
 }
 
@@ -378,11 +414,47 @@ fn worst(found: &[Finding], last_primary: Option<usize>) -> Verdict {
     }
 }
 
-fn ready_write(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
-    let base = ready(scope, of)?;
-    if !base.ok {
-        return Some(base);
+/// `/ready`, and what has to go through besides.
+fn ready_and(scope: Scope, and: Trials, of: &Circumstances<'_>) -> Option<Verdict> {
+    let mut verdict = ready(scope, of)?;
+    if and.login && verdict.ok {
+        verdict = login(scope, verdict, of)?;
     }
+    if and.write && verdict.ok {
+        verdict = write(scope, of)?;
+    }
+    Some(verdict)
+}
+
+/// A new login counts on the node that made it ready; on all where all have to be.
+fn login(scope: Scope, ready: Verdict, of: &Circumstances<'_>) -> Option<Verdict> {
+    let nodes = (0..of.views.len()).filter(|&node| scope.covers(node));
+    let mut waits = false;
+    for node in nodes.filter(|&node| ready.node.is_none_or(|only| only == node)) {
+        let failed = |reason: Reason, detail: Cow<'static, str>, since: Instant| Verdict {
+            ok: false,
+            reason,
+            node: Some(node),
+            detail: Some(Cow::Owned(format!("no new login: {detail}"))),
+            age: Some(of.now.saturating_duration_since(since)),
+        };
+        match &of.views[node].login {
+            Sight::Pending => waits = true,
+            Sight::Fresh(seen) => {
+                if let Err(failure) = &seen.outcome {
+                    return Some(failed(failure.reason, failure.detail.clone(), seen.began));
+                }
+            }
+            Sight::TimedOut(silence) | Sight::Overdue(silence) => {
+                let (_, reason, detail, since) = silent(Reason::TimedOut, silence, of.now);
+                return Some(failed(reason, detail.unwrap_or_default(), since));
+            }
+        }
+    }
+    (!waits).then_some(ready)
+}
+
+fn write(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
     let found = findings(scope, of, takes_writes);
     let Some(primary) = first(&found, Standing::Good) else {
         let waits = first(&found, Standing::Pending).is_some();
@@ -412,17 +484,21 @@ fn ready_write(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
     }
 }
 
-/// Another node that is, or was when it was last seen, a writable primary.
+/// Another node that is a writable primary at the same moment. Pending, where what
+/// they said was said at different moments, or where the other one was a primary
+/// when it was last seen: it may still be one.
 fn rival(of: &Circumstances<'_>, node: usize) -> Option<Standing> {
     let others = (0..of.views.len()).filter(|&other| other != node);
     let standings = others.filter_map(|other| {
-        let finding = Finding::of(of, other, takes_writes);
-        match finding.standing {
-            Standing::Good => Some(Standing::Good),
-            Standing::Pending => of.views[other]
-                .known
-                .is_some_and(Facts::is_writable_primary)
-                .then_some(Standing::Pending),
+        let (own, theirs) = (&of.known[node], &of.known[other]);
+        let is_writable = theirs.facts().is_some_and(Facts::is_writable_primary);
+        if pair::are_one_server(own, theirs) {
+            return None;
+        }
+        match Finding::of(of, other, takes_writes).standing {
+            Standing::Good if pair::rivals(own, theirs) => Some(Standing::Good),
+            Standing::Good => Some(Standing::Pending),
+            Standing::Pending => is_writable.then_some(Standing::Pending),
             Standing::Bad => None,
         }
     });
@@ -435,7 +511,13 @@ fn primary(scope: Scope, of: &Circumstances<'_>) -> Option<Verdict> {
     if let Some(one) = first(&found, Standing::Good) {
         return match rival(of, one.node) {
             None => Some(one.clone().verdict()),
-            Some(Standing::Pending) => None,
+            // The other one was asked again, and has not answered in time.
+            Some(Standing::Pending) => of.late.then(|| {
+                refusal(
+                    Reason::TimedOut,
+                    "two nodes said that they take writes, and not whether at the same moment",
+                )
+            }),
             Some(_) => Some(refusal(
                 Reason::SplitBrain,
                 "more than one node is a writable primary",
@@ -497,11 +579,12 @@ fn streams(facts: &Facts, told: Option<&Replication>) -> Result<(), (Reason, &'s
     }
 }
 
-fn replica(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
+fn replica(scope: Scope, kind: Kind, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
     let account = account(of);
     // Without a limit nobody waits for the primary; a frozen one must not make
     // the standby unavailable.
-    if limit.max_bytes.is_some() && matches!(account, Account::Pending) {
+    let needs_primary = limit.max_bytes.is_some() || kind != Kind::Any;
+    if needs_primary && matches!(account, Account::Pending) {
         return None;
     }
     let told = match account {
@@ -511,21 +594,61 @@ fn replica(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verd
     // Which system the pair is does not change while the primary is silent.
     let last_told = || of.last_primary.and_then(|node| of.views[node].told);
     let system = told.or_else(last_told);
-    let found = findings(scope, of, |facts| {
-        streams(facts, system)?;
-        let (Some(max), Some(standby)) = (limit.max_bytes, facts.replication.as_deref()) else {
-            return Ok(());
-        };
-        match lag::bytes(standby, told, limit.mode) {
-            Some(behind) if behind <= max => Ok(()),
-            Some(_) => Err((
-                Reason::Lagging,
-                "the standby is further behind than allowed",
-            )),
-            None => Err((Reason::Lagging, "the standby's lag is unknown")),
-        }
-    });
+    let nodes = (0..of.views.len()).filter(|&node| scope.covers(node));
+    let found: Vec<Finding> = nodes
+        .map(|node| {
+            Finding::of(of, node, |facts| {
+                streams(facts, system)?;
+                if let Some(detail) = pair::strays(of.known, of.names, node) {
+                    return Err((Reason::NotStreaming, detail));
+                }
+                is_of_kind(kind, facts, told, &of.names[node])?;
+                is_within(limit, facts, told)
+            })
+        })
+        .collect();
     best_standby(&found, of)
+}
+
+fn is_of_kind(
+    kind: Kind,
+    standby: &Facts,
+    told: Option<&Replication>,
+    name: &str,
+) -> Result<(), (Reason, &'static str)> {
+    if kind == Kind::Any {
+        return Ok(());
+    }
+    let sender = match (told, standby.replication.as_deref()) {
+        (Some(told), Some(standby)) => pair::sender_of(told, standby, name),
+        _ => None,
+    };
+    let detail = match sender.and_then(|it| it.sync_state.as_deref()) {
+        Some(state) if kind.states().contains(&state) => return Ok(()),
+        Some("quorum") => "the standby is one of a quorum",
+        Some("sync") => "the standby is synchronous",
+        Some(_) => "the standby is asynchronous",
+        None => "the primary does not tell of this standby",
+    };
+    Err((Reason::NotStreaming, detail))
+}
+
+fn is_within(
+    limit: LagLimit,
+    standby: &Facts,
+    told: Option<&Replication>,
+) -> Result<(), (Reason, &'static str)> {
+    let (Some(max), Some(standby)) = (limit.max_bytes, standby.replication.as_deref()) else {
+        return Ok(());
+    };
+    match lag::bytes(standby, told, limit.mode) {
+        Some(behind) if behind <= max => Ok(()),
+        Some(_) => Err((
+            Reason::Lagging,
+            "the standby is further behind than allowed",
+        )),
+        None => Err((Reason::Lagging, "the standby's lag is unknown")),
+    }
 }
 
 fn best_standby(found: &[Finding], of: &Circumstances<'_>) -> Option<Verdict> {
@@ -554,8 +677,8 @@ fn best_standby(found: &[Finding], of: &Circumstances<'_>) -> Option<Verdict> {
     })
 }
 
-fn read_only(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
-    let replica = replica(scope, limit, of);
+fn read_only(scope: Scope, kind: Kind, limit: LagLimit, of: &Circumstances<'_>) -> Option<Verdict> {
+    let replica = replica(scope, kind, limit, of);
     let primary = primary(scope, of);
     match (replica, primary) {
         (Some(verdict), _) | (_, Some(verdict)) if verdict.ok => Some(verdict),
@@ -565,44 +688,11 @@ fn read_only(scope: Scope, limit: LagLimit, of: &Circumstances<'_>) -> Option<Ve
     }
 }
 
-fn by_sync_state(scope: Scope, wanted: &[&str], of: &Circumstances<'_>) -> Option<Verdict> {
-    let told = match account(of) {
-        Account::Pending => return None,
-        Account::Missing => None,
-        Account::Told(told) => Some(told),
-    };
-    let mut found = findings(scope, of, |facts| streams(facts, told));
-    for finding in &mut found {
-        if finding.standing != Standing::Good {
-            continue;
-        }
-        let state = told.and_then(|told| sync_state(told, of, finding.node));
-        if state.is_none_or(|state| !wanted.contains(&state)) {
-            finding.standing = Standing::Bad;
-            finding.reason = Reason::NotStreaming;
-            finding.detail = Some(Cow::Borrowed(match state {
-                Some("sync" | "quorum") => "the standby is synchronous",
-                Some(_) => "the standby is asynchronous",
-                None => "the primary does not tell of this standby",
-            }));
-        }
-    }
-    best_standby(&found, of)
-}
-
-fn sync_state<'a>(told: &'a Replication, of: &Circumstances<'_>, node: usize) -> Option<&'a str> {
-    let Sight::Fresh(seen) = &of.views[node].sight else {
-        return None;
-    };
-    let standby = seen.facts()?.replication.as_deref()?;
-    let sender = pair::sender_of(told, standby, &of.names[node], of.views.len())?;
-    sender.sync_state.as_deref()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::lsn::Lsn;
     use super::super::node::{Receiver, Rows, Sender};
+    use super::super::span::Span;
     use super::*;
 
     fn answered(now: Instant, in_recovery: bool, read_only: bool) -> Observation {
@@ -655,22 +745,23 @@ mod tests {
             })
             .map(|sight| View {
                 sight,
-                known: None,
                 told: None,
                 write: Sight::Pending,
+                login: Sight::Pending,
             })
             .collect();
         let question = Question {
-            ask: Ask::Ready,
+            ask: Ask::Ready(Trials::default()),
             scope: Scope::Pair,
         };
-        decide_with(question, policy, &views, last_primary, now)
+        decide_with(question, policy, &views, &[], last_primary, now)
     }
 
     fn decide_with(
         question: Question,
         policy: Policy,
         views: &[View<'_>],
+        known: &[Known<'_>],
         last_primary: Option<usize>,
         now: Instant,
     ) -> Option<Verdict> {
@@ -678,8 +769,10 @@ mod tests {
         let of = Circumstances {
             policy,
             views,
+            known,
             names: &names,
             last_primary,
+            late: false,
             now,
         };
         super::decide(question, &of)
@@ -765,18 +858,33 @@ mod tests {
         };
         let view = View {
             sight: Sight::Overdue(silence),
-            known: None,
             told: None,
             write: Sight::Pending,
+            login: Sight::Pending,
         };
         let question = Question {
-            ask: Ask::Ready,
+            ask: Ask::Ready(Trials::default()),
             scope: Scope::Pair,
         };
-        let verdict =
-            decide_with(question, Policy::Primary, &[view], None, now).expect("nothing is pending");
+        let verdict = decide_with(question, Policy::Primary, &[view], &[], None, now)
+            .expect("nothing is pending");
         assert_eq!(verdict.detail.as_deref(), Some("no answer for 4.2 s"));
         assert_eq!(verdict.age, Some(Duration::from_millis(4_200)));
+    }
+
+    /// What the board knows of a node in such a letter: seen like this for a while.
+    fn known(letter: char, seen: &Observation) -> Known<'_> {
+        let begin = seen.began - Duration::from_secs(1);
+        let span = Span::begin([begin; 2]).extend(seen.round_trip());
+        let facts = seen.facts().filter(|_| !matches!(letter, 'X' | 'O' | '?'));
+        let replication = facts.and_then(|facts| facts.replication.as_deref());
+        Known {
+            latest: facts.map(|_| seen),
+            replication: replication.map(|told| (told, seen.round_trip())),
+            writable: facts.filter(|it| it.is_writable_primary()).map(|_| span),
+            streaming: (letter == 'S').then_some(span),
+            ..Known::default()
+        }
     }
 
     /// Nodes in letters as above, with replication: P and Q primaries of systems 1
@@ -798,6 +906,7 @@ mod tests {
                     application_name: "b".to_owned(),
                     state: Some("streaming".to_owned()),
                     sync_state: Some("sync".to_owned()),
+                    replayed: Some(Lsn(80)),
                     ..Sender::default()
                 }])),
                 ..Replication::default()
@@ -850,13 +959,18 @@ mod tests {
                     'O' => Sight::Overdue(quiet),
                     _ => Sight::Fresh(seen),
                 },
-                known: seen.facts().filter(|_| matches!(letter, 'p' | 'q')),
                 told: seen
                     .facts()
                     .filter(|_| matches!(letter, 'p' | 'q'))
                     .and_then(|facts| facts.replication.as_deref()),
                 write: Sight::Pending,
+                login: Sight::Pending,
             })
+            .collect();
+        let known: Vec<_> = nodes
+            .chars()
+            .zip(&seen)
+            .map(|(letter, seen)| known(letter, seen))
             .collect();
         let question = Question { ask, scope };
         let last_primary = nodes.find(['p', 'q']);
@@ -864,6 +978,7 @@ mod tests {
             question,
             Policy::Primary,
             &views,
+            &known,
             last_primary,
             now,
         ))
@@ -893,10 +1008,11 @@ mod tests {
     #[test]
     fn a_replica_streams_and_is_not_further_behind_than_allowed() {
         let limit = |max_bytes| {
-            Ask::Replica(LagLimit {
+            let limit = LagLimit {
                 max_bytes,
                 mode: Mode::Apply,
-            })
+            };
+            Ask::Replica(Kind::Any, limit)
         };
         for (nodes, any, ten, nine) in [
             ("PS", "200 ok 1", "200 ok 1", "503 lagging 1"),
@@ -959,7 +1075,7 @@ mod tests {
             ("pS", 1, "200 ok 1"),
             ("qS", 1, "503 wrong_system 1"),
         ] {
-            let ask = Ask::Replica(LagLimit::default());
+            let ask = Ask::Replica(Kind::Any, LagLimit::default());
             let found = decide_replication(ask, Scope::Node(node), nodes);
             assert_eq!(found, expected, "{nodes} {node}");
         }
@@ -977,7 +1093,7 @@ mod tests {
             ("s?", "wait"),
             ("PP", "503 split_brain"),
         ] {
-            let ask = Ask::ReadOnly(LagLimit::default());
+            let ask = Ask::ReadOnly(Kind::Any, LagLimit::default());
             let found = decide_replication(ask, Scope::Pair, nodes);
             assert!(found.starts_with(expected), "{nodes}: {found}");
         }
@@ -992,8 +1108,9 @@ mod tests {
             ("?S", "wait", "wait"),
         ] {
             let decided = |ask| decide_replication(ask, Scope::Pair, nodes);
-            assert_eq!(decided(Ask::Sync), sync, "{nodes}");
-            assert_eq!(decided(Ask::Async), asynchronous, "{nodes}");
+            let of_kind = |kind| decided(Ask::Replica(kind, LagLimit::default()));
+            assert_eq!(of_kind(Kind::Sync), sync, "{nodes}");
+            assert_eq!(of_kind(Kind::Async), asynchronous, "{nodes}");
         }
     }
 }

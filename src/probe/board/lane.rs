@@ -1,11 +1,11 @@
 //! A lane: one watcher's work, and what came of it last.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Arrival, Rules};
-use crate::probe::node::{Depth, Failure, Observation, Reason, Replication, What};
+use crate::probe::node::{Depth, Facts, Failure, Observation, Reason, Replication, What};
 use crate::probe::pair::Known;
+use crate::probe::span::Span;
 use crate::probe::verdict::{Sight, Silence};
 
 /// After a failure the next try waits this long (a quarter of the deadline if
@@ -16,29 +16,53 @@ const PACE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// arrive until then.
 const COMMIT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// A login that went through speaks for this long, and is then tried again.
+pub const LOGIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a lane is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What the node says.
+    Observe,
+    /// Whether a commit goes through there.
+    Commit,
+    /// Whether a new login goes through there.
+    Login,
+}
+
+impl Kind {
+    /// Every kind, in the order of the board's lanes.
+    pub const ALL: [Kind; 3] = [Kind::Observe, Kind::Commit, Kind::Login];
+}
+
 pub(super) struct Lane {
-    /// It tries commits; other lanes observe.
-    pub commits: bool,
+    /// What it is for.
+    pub kind: Kind,
     /// The watcher that may speak for the lane; others were abandoned.
     pub epoch: u64,
     /// The watcher waits for something to do.
     pub idle: bool,
     /// What somebody waits for that has not begun yet.
     pub wanted: Option<What>,
-    /// The next observation that nobody asked for.
+    /// The next deep observation, or login, that nobody asked for.
     pub due: Instant,
+    /// A shallow one is due before that: nobody is known to be primary.
+    pub again_at: Option<Instant>,
     /// Not before this, whoever asks.
     not_before: Instant,
     pub under_way: Option<UnderWay>,
     latest: Option<Latest>,
-    /// The latest in which the node told of replication. Shallower ones may
-    /// follow it while a question waits for another node.
+    /// The latest in which the node told of replication, in the role that it
+    /// has now. Shallower ones may follow it.
     deep: Option<Latest>,
-    /// The last that the node said about replication, and when the round trip
-    /// began and ended.
-    pub replication: Option<(Arc<Replication>, [Instant; 2])>,
     /// Since when the node is known to hold the position that it told last.
     held_since: Instant,
+    /// While it is seen to be a writable primary.
+    writable: Option<Span>,
+    /// When it was first seen to be one no more: the end of that round trip.
+    lost_at: Option<Instant>,
+    /// While it is seen to stream as a standby.
+    streaming: Option<Span>,
     /// When the node last answered, or when pgpair began to ask.
     pub silent_since: Instant,
     /// It owes an answer for longer than the deadline.
@@ -60,19 +84,22 @@ struct Latest {
 }
 
 impl Lane {
-    pub(super) fn new(commits: bool, now: Instant) -> Lane {
+    pub(super) fn new(kind: Kind, now: Instant) -> Lane {
         Lane {
-            commits,
+            kind,
             epoch: 0,
             idle: false,
             wanted: None,
             due: now,
+            again_at: None,
             not_before: now,
             under_way: None,
             latest: None,
             deep: None,
-            replication: None,
             held_since: now,
+            writable: None,
+            lost_at: None,
+            streaming: None,
             silent_since: now,
             overdue: false,
         }
@@ -80,7 +107,7 @@ impl Lane {
 
     /// Returns what to do now, or how long to wait; `None` is until woken.
     pub(super) fn next(&self, now: Instant) -> Result<What, Option<Duration>> {
-        let own = (!self.commits).then_some(self.due);
+        let own = self.own();
         let due = match (self.wanted, own) {
             (Some(_), _) => self.not_before,
             (None, Some(due)) => due.max(self.not_before),
@@ -89,48 +116,113 @@ impl Lane {
         if due > now {
             return Err(Some(due - now));
         }
-        // When our own is due as well, it goes along.
-        match self.wanted {
-            Some(what) if own.is_none_or(|own| own > now) => Ok(what),
-            _ => Ok(What::Observe(Depth::Replication)),
+        Ok(match self.kind {
+            Kind::Commit => What::Commit,
+            Kind::Login => What::Login,
+            // When the deep one is due as well, it goes along. Without one to rest
+            // on, whoever asks gets one.
+            Kind::Observe => match self.wanted {
+                _ if self.due <= now || self.deep.is_none() => What::Observe(Depth::Replication),
+                Some(what) => what,
+                None => What::Observe(Depth::Role),
+            },
+        })
+    }
+
+    /// When the next of its own is due.
+    fn own(&self) -> Option<Instant> {
+        let again_at = self.again_at.unwrap_or(self.due);
+        (self.kind != Kind::Commit).then(|| self.due.min(again_at))
+    }
+
+    /// Takes note of what begins now.
+    pub(super) fn begin(&mut self, number: u64, what: What, now: Instant, rules: &Rules) {
+        self.wanted = None;
+        self.again_at = None;
+        // A shallow one does not put off the deep one: whoever asks for roles more
+        // often than the interval would freeze all else that is known.
+        if what != What::Observe(Depth::Role) {
+            self.due = now + self.interval(rules);
+        }
+        self.under_way = Some(UnderWay {
+            number,
+            began: now,
+            // A commit that waits for a synchronous standby goes on waiting in
+            // the server when its connection ends; every new one would take
+            // another connection from the role.
+            stuck_at: (self.kind != Kind::Commit).then(|| now + rules.stuck_after),
+            so_far: None,
+        });
+    }
+
+    fn interval(&self, rules: &Rules) -> Duration {
+        match self.kind {
+            Kind::Login => rules.interval.max(LOGIN_INTERVAL),
+            Kind::Observe | Kind::Commit => rules.interval,
         }
     }
 
-    pub(super) fn take_in(&mut self, number: u64, seen: Observation, rules: &Rules) {
+    /// Takes in what came of the round trip. `anew`: its connection was replaced
+    /// on the way, so that another server may have answered than before.
+    pub(super) fn take_in(&mut self, number: u64, seen: Observation, anew: bool, rules: &Rules) {
         let late = seen.took() > rules.deadline;
         let failed = seen.outcome.is_err();
         // What took longer than the deadline would keep everybody waiting as
         // long again. So the node stays overdue, and if it did answer it is
         // asked again at once, in case it is fast by now.
-        self.overdue = late && (failed || !self.commits);
+        self.overdue = late && (failed || self.kind == Kind::Observe);
         if late && !failed {
             self.due = seen.ended;
+        }
+        if failed && self.kind == Kind::Login {
+            self.due = seen.began + rules.interval;
         }
         if !(late && failed) {
             self.silent_since = seen.ended;
         }
-        self.not_before = if self.commits {
-            seen.began + COMMIT_AT_MOST_EVERY
-        } else if failed {
-            seen.began + PACE_AFTER_FAILURE.min(rules.deadline / 4)
-        } else {
-            seen.ended
+        self.not_before = match self.kind {
+            Kind::Commit => seen.began + COMMIT_AT_MOST_EVERY,
+            Kind::Login => seen.began + rules.interval.min(LOGIN_INTERVAL),
+            Kind::Observe if failed => seen.began + PACE_AFTER_FAILURE.min(rules.deadline / 4),
+            Kind::Observe => seen.ended,
         };
-        if let Some(replication) = seen.facts().and_then(|facts| facts.replication.clone()) {
-            let before = self.replication.as_ref().map(|(told, _)| told.lsn);
-            if before != Some(replication.lsn) {
-                self.held_since = seen.ended;
-            }
-            self.replication = Some((replication, [seen.began, seen.ended]));
-        }
-        if failed {
-            self.replication = None;
-        }
         let latest = Latest { number, seen };
-        if depth_of(&latest.seen) == Some(Depth::Replication) {
-            self.deep = Some(latest.clone());
+        if self.kind == Kind::Observe {
+            self.follow(&latest, anew);
         }
         self.latest = Some(latest);
+    }
+
+    /// Follows for how long the node has shown the same, and keeps the deep facts.
+    fn follow(&mut self, latest: &Latest, anew: bool) {
+        let seen = &latest.seen;
+        let facts = seen.facts();
+        let role = |it: &Observation| it.facts().map(|facts| facts.in_recovery);
+        let writable = facts.is_some_and(Facts::is_writable_primary);
+        if writable {
+            self.lost_at = None;
+        } else if self.writable.is_some() {
+            self.lost_at = Some(seen.ended);
+        }
+        if anew {
+            self.writable = None;
+            self.streaming = None;
+        }
+        self.writable = Span::follow(self.writable, seen.round_trip(), writable);
+        // What it told of replication in another role, or before it was gone, is
+        // over.
+        self.deep
+            .take_if(|deep| facts.is_none() || role(&deep.seen) != role(seen));
+        let Some(replication) = facts.and_then(|facts| facts.replication.as_deref()) else {
+            self.streaming.take_if(|_| self.deep.is_none());
+            return;
+        };
+        let streams = facts.is_some_and(|it| it.in_recovery) && replication.streams() == Some(true);
+        self.streaming = Span::follow(self.streaming, seen.round_trip(), streams);
+        if self.told().map(|told| told.lsn) != Some(replication.lsn) {
+            self.held_since = seen.ended;
+        }
+        self.deep = Some(latest.clone());
     }
 
     pub(super) fn take_over(&mut self, epoch: u64, now: Instant) {
@@ -138,6 +230,11 @@ impl Lane {
         self.under_way = None;
         self.due = now;
         self.not_before = now;
+    }
+
+    /// Asks for a shallow observation of its own by then.
+    pub(super) fn ask_again_by(&mut self, instant: Instant) {
+        self.again_at = Some(self.again_at.map_or(instant, |at| at.min(instant)));
     }
 
     /// Marks the lane overdue if what is under way is late.
@@ -167,11 +264,15 @@ impl Lane {
         self.sight_of(fresh, arrival, now)
     }
 
-    /// What a request that arrived then may know of a commit: one is enough
-    /// that began when another could not have been tried yet.
-    pub(super) fn commit_sight(&self, arrival: Arrival, now: Instant) -> Sight<'_> {
+    /// What a request that arrived then may know of a commit, or of a login: one
+    /// is enough that began when another could not have been tried yet.
+    pub(super) fn trial_sight(&self, arrival: Arrival, now: Instant) -> Sight<'_> {
         let fresh = self.latest.as_ref().filter(|latest| {
-            latest.number > arrival.begun || latest.seen.began + COMMIT_AT_MOST_EVERY > arrival.at
+            let speaks_for = match self.kind {
+                Kind::Login if latest.seen.outcome.is_ok() => LOGIN_INTERVAL,
+                _ => COMMIT_AT_MOST_EVERY,
+            };
+            latest.number > arrival.begun || latest.seen.began + speaks_for > arrival.at
         });
         self.sight_of(
             fresh.filter(|_| self.under_way.is_none() || !self.overdue),
@@ -194,25 +295,41 @@ impl Lane {
         }
     }
 
-    /// What is known of the node, however old.
-    pub(super) fn last_sight(&self) -> Sight<'_> {
+    /// What is known of the node, if it is not too old to be a fact.
+    pub(super) fn last_sight(&self, now: Instant, rules: &Rules) -> Sight<'_> {
         match &self.latest {
             _ if self.overdue => Sight::Overdue(self.silence()),
+            Some(latest) if rules.has_expired(&latest.seen, now) => Sight::Overdue(self.silence()),
             Some(latest) => Sight::Fresh(&latest.seen),
             None => Sight::Pending,
         }
     }
 
-    pub(super) fn known(&self) -> Known<'_> {
+    /// What is known of the node now: what is too old is not.
+    pub(super) fn known(&self, now: Instant, rules: &Rules) -> Known<'_> {
+        let deep = self.deep.as_ref().map(|deep| &deep.seen);
+        let deep = deep.filter(|seen| !rules.has_expired(seen, now));
+        let latest = self.latest.as_ref().map(|latest| &latest.seen);
+        let owes = self.overdue || latest.is_some_and(|seen| rules.has_expired(seen, now));
         Known {
-            latest: self.latest.as_ref().map(|latest| &latest.seen),
-            replication: self
-                .replication
-                .as_ref()
-                .map(|(told, asked)| (told.as_ref(), *asked)),
-            held_since: self.replication.as_ref().map(|_| self.held_since),
-            overdue: self.overdue.then(|| self.silence().so_far),
+            latest,
+            replication: deep.and_then(|seen| Some((replication_of(seen)?, seen.round_trip()))),
+            held_since: self.deep.as_ref().map(|_| self.held_since),
+            overdue: owes.then(|| self.silence().so_far),
+            writable: self.writable,
+            lost_at: self.lost_at,
+            streaming: self.streaming,
         }
+    }
+
+    /// What the node told of replication last, however long ago.
+    pub(super) fn told(&self) -> Option<&Replication> {
+        replication_of(&self.deep.as_ref()?.seen)
+    }
+
+    /// What became of the last trial that ended.
+    pub(super) fn trial(&self) -> Option<&Observation> {
+        self.latest.as_ref().map(|latest| &latest.seen)
     }
 
     /// What is wrong with the node, with its cause for the log.
@@ -235,6 +352,10 @@ impl Lane {
             so_far: under_way.or(late),
         }
     }
+}
+
+fn replication_of(seen: &Observation) -> Option<&Replication> {
+    seen.facts()?.replication.as_deref()
 }
 
 /// How much a node told; `None` if it failed to.

@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::probe::lag::Trail;
 use crate::probe::node::{Facts, Failure, Observation, Reason};
-use crate::probe::pair::{Assessment, Known, PairVerdict};
+use crate::probe::pair::{self, Assessment, Former, Known, PairVerdict};
 use crate::probe::verdict::Verdict;
 
 /// Changes that are remembered.
@@ -69,12 +69,14 @@ pub(super) struct Record {
     transitions: VecDeque<Transition>,
     nodes: Vec<NodeRecord>,
     pair: Option<(PairVerdict, bool, Reason)>,
+    former: Option<Former>,
     next_sample: Instant,
 }
 
 #[derive(Default)]
 struct NodeRecord {
     logged: Option<Logged>,
+    login: Option<Reason>,
     counts: NodeCounts,
     down_since: Option<Instant>,
     lag_bytes: VecDeque<Option<u64>>,
@@ -88,12 +90,14 @@ impl Record {
             transitions: VecDeque::new(),
             nodes: (0..nodes).map(|_| NodeRecord::default()).collect(),
             pair: None,
+            former: None,
             next_sample: now,
         }
     }
 
-    pub(super) fn trail(&self) -> &Trail {
-        &self.trail
+    /// Assesses the pair by what is known, and by what it was before.
+    pub(super) fn assess(&self, known: &[Known<'_>], names: &[String], now: Instant) -> Assessment {
+        pair::assess(known, names, &self.trail, self.former, now)
     }
 
     pub(super) fn next_sample(&self) -> Instant {
@@ -136,20 +140,16 @@ impl Record {
     pub(super) fn follow(&mut self, known: &[Known<'_>], now: Instant) {
         for it in known {
             let primary = it.facts().is_some_and(Facts::is_writable_primary);
-            let (Some(seen), Some(told)) = (it.latest, it.replication()) else {
+            let (Some([began, _]), Some(told)) = (it.asked(), it.replication()) else {
                 continue;
             };
-            let fresh = seen
-                .facts()
-                .is_some_and(|facts| facts.replication.is_some());
-            let new = self.followed.is_none_or(|at| seen.began > at);
+            let new = self.followed.is_none_or(|at| began > at);
             if primary
-                && fresh
                 && new
                 && let Some(lsn) = told.lsn
             {
-                self.trail.record(seen.began, lsn);
-                self.followed = Some(seen.began);
+                self.trail.record(began, lsn);
+                self.followed = Some(began);
             }
         }
         debug_assert!(self.followed.is_none_or(|at| at <= now));
@@ -168,6 +168,25 @@ impl Record {
             }
             record.lag_bytes.push_back(state.lag.apply_bytes);
         }
+    }
+
+    /// Takes note of a new login, and returns the line to log if that changed.
+    pub(super) fn login(
+        &mut self,
+        node: usize,
+        name: &str,
+        seen: &Observation,
+    ) -> Option<(Level, String)> {
+        let failure = seen.outcome.as_ref().err();
+        let is = failure.map_or(Reason::Ok, |it| it.reason);
+        let was = self.nodes[node].login.replace(is);
+        // The first that goes through is nothing new.
+        if was == Some(is) || (was.is_none() && is == Reason::Ok) {
+            return None;
+        }
+        let mut line = format!("login node={name} reason={is}");
+        append_cause(&mut line, failure);
+        Some((level(is == Reason::Ok), line))
     }
 
     /// Takes note of what changed and returns the lines to log.
@@ -209,6 +228,7 @@ impl Record {
             });
         }
         lines.extend(self.pair_change(names, assessment, ready, now));
+        self.former = Some(assessment.as_former());
         lines
     }
 
@@ -237,8 +257,16 @@ impl Record {
         let primary = assessment
             .primary
             .map_or(String::new(), |node| format!(" primary={}", names[node]));
+        let unwell: Vec<&str> = assessment
+            .unwell()
+            .map(|node| names[node].as_str())
+            .collect();
+        let unwell = match unwell.as_slice() {
+            [] => String::new(),
+            some => format!(" unwell={}", some.join(",")),
+        };
         let line = format!(
-            "pair verdict={} ready={} reason={}{primary}",
+            "pair verdict={} ready={} reason={}{primary}{unwell}",
             is.0, is.1, is.2
         );
         Some((level(is.0 == PairVerdict::Ok && ready.ok), line))
@@ -275,10 +303,14 @@ fn node_line(name: &str, is: Logged, detail: Option<&str>, cause: Option<&Failur
     if let Some(detail) = detail {
         line.push_str(&format!(" detail={detail:?}"));
     }
-    if let Some(cause) = cause.filter(|failure| !failure.cause.is_empty()) {
-        line.push_str(&format!(" cause={:?}", cause.cause));
-    }
+    append_cause(&mut line, cause);
     line
+}
+
+fn append_cause(line: &mut String, failure: Option<&Failure>) {
+    if let Some(failure) = failure.filter(|failure| !failure.cause.is_empty()) {
+        line.push_str(&format!(" cause={:?}", failure.cause));
+    }
 }
 
 #[cfg(test)]

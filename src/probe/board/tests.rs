@@ -5,7 +5,14 @@ use std::thread;
 
 use super::*;
 use crate::probe::lsn::Lsn;
-use crate::probe::node::{Depth, Reason, Replication};
+use crate::probe::node::Replication;
+use crate::probe::pair::PairVerdict;
+use crate::probe::verdict::Kind;
+
+const WRITE: Trials = Trials {
+    write: true,
+    login: false,
+};
 
 const DEADLINE: Duration = Duration::from_millis(80);
 
@@ -31,7 +38,7 @@ fn board(nodes: &[&str]) -> Arc<Board<Probe>> {
 }
 
 fn ask(board: &Board<Probe>, scope: Scope) -> Receiver<Verdict> {
-    ask_for(board, Ask::Ready, scope)
+    ask_for(board, Ask::Ready(Trials::default()), scope)
 }
 
 fn ask_for(board: &Board<Probe>, ask: Ask, scope: Scope) -> Receiver<Verdict> {
@@ -261,7 +268,11 @@ fn a_question_about_replication_is_not_settled_by_a_shallow_observation() {
         replication: None,
         ..standby().expect("an answer")
     };
-    let deep = ask_for(&board, Ask::Replica(Default::default()), Scope::Pair);
+    let deep = ask_for(
+        &board,
+        Ask::Replica(Kind::Any, Default::default()),
+        Scope::Pair,
+    );
     board.publish(0, 0, number, Ok(shallow));
     assert_eq!(answer(&role).reason, Reason::InRecovery);
     assert!(unanswered(&deep));
@@ -279,7 +290,11 @@ fn a_question_about_replication_is_not_starved_by_shallow_observations() {
         })
     };
     let board = board(&["a", "b"]);
-    let asked = ask_for(&board, Ask::Async, Scope::Pair);
+    let asked = ask_for(
+        &board,
+        Ask::Replica(Kind::Async, Default::default()),
+        Scope::Pair,
+    );
     let slow = begin(&board, 0, 0);
     let number = begin(&board, 1, 0);
     board.publish(1, 0, number, standby());
@@ -294,7 +309,7 @@ fn a_question_about_replication_is_not_starved_by_shallow_observations() {
 #[test]
 fn a_commit_is_tried_where_the_primary_is_and_at_most_once_a_second() {
     let board = board(&["a", "b"]);
-    let asked = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let asked = ask_for(&board, Ask::Ready(WRITE), Scope::Pair);
     let number = begin(&board, 1, 0);
     board.publish(1, 0, number, standby());
     let number = begin(&board, 0, 0);
@@ -307,7 +322,7 @@ fn a_commit_is_tried_where_the_primary_is_and_at_most_once_a_second() {
     assert!(answer(&asked).ok);
 
     // The next one rests on the same commit.
-    let asked = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let asked = ask_for(&board, Ask::Ready(WRITE), Scope::Pair);
     let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
     assert!(answer(&asked).ok);
@@ -319,7 +334,7 @@ fn a_commit_that_hangs_is_write_stalled_and_leaves_ready_alone() {
     sweeping(&board);
     let number = begin(&board, 0, 0);
     board.publish(0, 0, number, primary());
-    let writes = ask_for(&board, Ask::ReadyWrite, Scope::Pair);
+    let writes = ask_for(&board, Ask::Ready(WRITE), Scope::Pair);
     let reads = ask(&board, Scope::Pair);
     let number = begin(&board, 0, 0);
     begin(&board, 1, 0);
@@ -374,17 +389,230 @@ fn what_is_published_while_the_sweep_waits_for_the_board_is_not_ahead_of_its_clo
     // point, it does not fail it.
     thread::sleep(Duration::from_millis(20));
     let began = Instant::now();
-    let number = board.begun(&mut state, 0, began);
+    let number = board.begun(&mut state, 0, What::Observe(Depth::Replication), began);
     state.lanes[0].under_way = None;
     let seen = Observation {
         began,
         ended: began,
         outcome: primary_at(Lsn(1)),
     };
-    state.lanes[0].take_in(number, seen, &board.rules);
+    state.lanes[0].take_in(number, seen, false, &board.rules);
     let State { lanes, record, .. } = &mut *state;
-    record.follow(&[lanes[0].known()], began);
+    record.follow(&[lanes[0].known(began, &board.rules)], began);
     drop(state);
     assert!(sweep.join().expect("it goes on"));
     board.close();
+}
+
+fn shallow(outcome: Result<Facts, Failure>) -> Result<Facts, Failure> {
+    outcome.map(|facts| Facts {
+        replication: None,
+        ..facts
+    })
+}
+
+/// A board with an interval that passes within a test.
+fn quick_board(nodes: &[&str]) -> Arc<Board<Probe>> {
+    let rules = Rules {
+        interval: Duration::from_millis(100),
+        ..board(nodes).rules().clone()
+    };
+    Arc::new(Board::new(rules))
+}
+
+#[test]
+fn roles_that_are_asked_for_without_pause_do_not_put_off_what_is_asked_about_replication() {
+    let board = quick_board(&["a"]);
+    let mut deep = Vec::new();
+    let limit = Instant::now() + SOON;
+    while deep.len() < 5 {
+        assert!(Instant::now() < limit, "asked {} times", deep.len());
+        let asked = ask(&board, Scope::Pair);
+        let (number, what) = board.begin(0, 0).expect("somebody waits");
+        let outcome = if what == What::Observe(Depth::Replication) {
+            deep.push(Instant::now());
+            standby()
+        } else {
+            shallow(standby())
+        };
+        board.publish(0, 0, number, outcome);
+        answer(&asked);
+    }
+    // Nor is it asked about more often than the interval says.
+    let apart = deep[1].duration_since(deep[0]);
+    assert!(
+        apart + Duration::from_millis(1) >= board.rules().interval,
+        "{apart:?}"
+    );
+}
+
+#[test]
+fn what_was_told_of_replication_is_told_no_more_once_it_is_too_old() {
+    let board = quick_board(&["a"]);
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, standby());
+    let known = || board.report().nodes[0].clone();
+    assert!(known().replication_age.is_some());
+    let limit = Instant::now() + SOON;
+    // Somebody keeps asking, and only the role is told.
+    while let Some(age) = known().replication_age {
+        assert!(
+            age <= board.rules().lifetime() && Instant::now() < limit,
+            "{age:?}"
+        );
+        let asked = ask(&board, Scope::Pair);
+        let number = begin(&board, 0, 0);
+        board.publish(0, 0, number, shallow(standby()));
+        answer(&asked);
+    }
+    let known = known();
+    assert!(known.facts.is_some_and(|facts| facts.replication.is_none()));
+    assert!(known.age.is_some_and(|age| age < board.rules().lifetime()));
+}
+
+#[test]
+fn a_node_that_is_not_asked_in_time_is_not_known() {
+    let board = quick_board(&["a"]);
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    assert!(board.report().ready.ok);
+    let limit = Instant::now() + SOON;
+    while board.report().ready.ok {
+        assert!(Instant::now() < limit, "{:?}", board.report());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let report = board.report();
+    assert_eq!(report.assessment.nodes[0].role, None);
+    assert_eq!(report.assessment.verdict, PairVerdict::Unknown);
+}
+
+#[test]
+fn after_a_failure_or_in_another_role_what_was_told_of_replication_is_over() {
+    let told = |board: &Board<Probe>| board.report().nodes[0].replication_age.is_some();
+    for between in [refused(), shallow(primary())] {
+        let board = board(&["a"]);
+        let number = begin(&board, 0, 0);
+        board.publish(0, 0, number, standby());
+        assert!(told(&board));
+        let _asked = ask(&board, Scope::Pair);
+        let number = begin(&board, 0, 0);
+        board.publish(0, 0, number, between.clone());
+        assert!(!told(&board), "{between:?}");
+        // Who asks next gets all of it, though that is not due.
+        let _asked = ask(&board, Scope::Pair);
+        let (_, what) = board.begin(0, 0).expect("somebody waits");
+        assert_eq!(what, What::Observe(Depth::Replication), "{between:?}");
+    }
+}
+
+#[test]
+fn a_second_primary_is_a_split_once_the_first_was_asked_again() {
+    let board = board(&["a", "b"]);
+    let verdict = || board.report().assessment.verdict;
+    for (node, outcome) in [(0, primary()), (1, standby())] {
+        let number = begin(&board, node, 0);
+        board.publish(node, 0, number, outcome);
+    }
+    let before = verdict();
+    let asked = ask_for(&board, Ask::Primary, Scope::Node(1));
+    let _role = ask(&board, Scope::Node(1));
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, primary());
+    assert_eq!(verdict(), before, "a was the primary some time ago");
+    assert!(unanswered(&asked));
+
+    // Nobody asked for it: it is needed for the verdict.
+    let (number, what) = board.begin(0, 0).expect("a is asked again");
+    assert_eq!(what, What::Observe(Depth::Replication));
+    board.publish(0, 0, number, primary());
+    assert_eq!(verdict(), PairVerdict::SplitBrain);
+    assert_eq!(answer(&asked).reason, Reason::SplitBrain);
+}
+
+#[test]
+fn a_switchover_is_never_a_split_nor_without_a_primary_once_the_standby_was_promoted() {
+    let board = board(&["a", "b"]);
+    for (node, outcome) in [(0, primary()), (1, standby())] {
+        let number = begin(&board, node, 0);
+        board.publish(node, 0, number, outcome);
+    }
+    let words = || {
+        let report = board.report();
+        report
+            .transitions
+            .iter()
+            .filter(|it| it.node.is_none())
+            .map(|it| it.to)
+            .collect::<Vec<_>>()
+    };
+    let before = words();
+    // b was promoted: a, which was the primary when it was asked last, is gone.
+    let _asked = ask(&board, Scope::Node(1));
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, primary());
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, refused());
+    assert_eq!(board.report().assessment.primary, Some(1));
+
+    // And back: a is promoted while b, which is gone, is asked first.
+    let _asked = ask(&board, Scope::Node(0));
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, standby());
+    let _asked = ask(&board, Scope::Node(1));
+    let number = begin(&board, 1, 0);
+    board.publish(1, 0, number, refused());
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, primary());
+    assert_eq!(board.report().assessment.primary, Some(0));
+    let after = words();
+    let new = &after[..after.len() - before.len()];
+    assert!(
+        !new.contains(&"split_brain") && !new.contains(&"no_primary"),
+        "{new:?}"
+    );
+}
+
+#[test]
+fn while_nobody_is_primary_those_that_answer_are_asked_without_being_asked_for() {
+    let board = board(&["a", "b"]);
+    for (node, outcome) in [(0, refused()), (1, standby())] {
+        let number = begin(&board, node, 0);
+        board.publish(node, 0, number, outcome);
+    }
+    assert_eq!(board.report().assessment.verdict, PairVerdict::NoPrimary);
+    let began = Instant::now();
+    let (number, what) = board.begin(1, 0).expect("its own");
+    assert!(began.elapsed() < SOON, "the interval is an hour");
+    assert_eq!(what, What::Observe(Depth::Role));
+    board.publish(1, 0, number, shallow(primary()));
+    assert_eq!(board.report().assessment.primary, Some(1));
+}
+
+#[test]
+fn a_new_login_counts_where_that_is_asked_for() {
+    let login = Ask::Ready(Trials {
+        login: true,
+        write: false,
+    });
+    let board = board(&["a"]);
+    for (outcome, expected) in [(standby(), Reason::Ok), (refused(), Reason::Refused)] {
+        let number = begin(&board, 2, 0);
+        board.publish(2, 0, number, outcome);
+        let asked = [
+            ask_for(&board, login, Scope::Pair),
+            ask(&board, Scope::Pair),
+        ];
+        let number = begin(&board, 0, 0);
+        board.publish(0, 0, number, primary());
+        let [with, without] = asked.map(|it| answer(&it));
+        assert_eq!(with.reason, expected);
+        assert!(without.ok);
+        assert_eq!(
+            board.report().nodes[0].login.map(|it| it.reason),
+            Some(expected)
+        );
+        // The next one is tried only after a while.
+        board.lock().lanes[2].due = Instant::now();
+        board.lock().lanes[2].take_over(0, Instant::now());
+    }
 }

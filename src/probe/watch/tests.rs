@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::probe::board::Rules;
-use crate::probe::verdict::{Ask, Policy, Question, Scope, Verdict};
+use crate::probe::verdict::{Ask, Policy, Question, Scope, Trials, Verdict};
 
 struct Client(Sender<Verdict>);
 
@@ -113,7 +113,7 @@ fn watched(stuck: usize, cut_frees: bool) -> (Arc<Board<Client>>, Arc<Frozen>) {
 fn ready(board: &Board<Client>) -> bool {
     let (sender, receiver): (_, Receiver<Verdict>) = channel();
     let question = Question {
-        ask: Ask::Ready,
+        ask: Ask::Ready(Trials::default()),
         scope: Scope::Pair,
     };
     board.ask(question, Client(sender));
