@@ -60,10 +60,11 @@ fn run(config: Config) -> io::Result<u8> {
 
     // One for what the node says, one for commits and one for new logins, each with a
     // connection of its own.
-    let lanes = [&settings, &settings, &settings]
+    let makers = [NodeTarget::new, NodeTarget::new, NodeTarget::for_logins];
+    let lanes = makers
         .into_iter()
-        .flatten()
-        .map(|settings| Arc::new(NodeTarget::new(settings.clone())) as Arc<dyn Target>)
+        .flat_map(|make| settings.iter().cloned().map(make))
+        .map(|target| Arc::new(target) as Arc<dyn Target>)
         .collect();
     let board = Arc::new(Board::new(rules));
     watch::start(&board, lanes).map_err(with("cannot start"))?;

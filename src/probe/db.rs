@@ -150,6 +150,8 @@ impl fmt::Debug for Settings {
 /// One node, and the observers that were made for it.
 pub struct NodeTarget {
     settings: Arc<Settings>,
+    /// Every round trip has a connection of its own.
+    anew: bool,
     leases: Mutex<Vec<Weak<Lease>>>,
 }
 
@@ -161,11 +163,20 @@ struct Lease {
 }
 
 impl NodeTarget {
-    /// Makes the target for a node.
+    /// Makes the target for a node, which keeps its connection.
     pub fn new(settings: Settings) -> NodeTarget {
         NodeTarget {
             settings: Arc::new(settings),
+            anew: false,
             leases: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Makes the target for new logins to a node.
+    pub fn for_logins(settings: Settings) -> NodeTarget {
+        NodeTarget {
+            anew: true,
+            ..NodeTarget::new(settings)
         }
     }
 
@@ -181,7 +192,11 @@ impl Target for NodeTarget {
         let lease = Arc::new(Lease::default());
         let weak = Arc::downgrade(&lease);
         lock(&self.leases).push(weak);
-        Box::new(NodeObserver::new(Arc::clone(&self.settings), lease))
+        let settings = Arc::clone(&self.settings);
+        if self.anew {
+            return Box::new(Manager { settings, lease });
+        }
+        Box::new(NodeObserver::new(settings, lease))
     }
 
     fn alive(&self) -> usize {
@@ -280,11 +295,7 @@ impl Link {
             What::Observe(Depth::Role) => (ROLE, role),
             What::Observe(Depth::Replication) => (REPLICATION, replication),
             What::Commit => (COMMIT, |_| Some(WRITTEN)),
-            // Dropped afterwards: the next one logs in anew.
-            What::Login => {
-                self.ended = true;
-                (ROLE, role)
-            }
+            What::Login => (ROLE, role),
         };
         let messages = client.simple_query(query).map_err(|error| {
             // The message may be here before the end of the stream.
@@ -303,6 +314,17 @@ impl Link {
 struct Manager {
     settings: Arc<Settings>,
     lease: Arc<Lease>,
+}
+
+/// Logs in anew for each round trip: no pool is of any use.
+impl Observer for Manager {
+    fn observe(&mut self, what: What, _: &mut dyn FnMut(Failure)) -> Result<Facts, Failure> {
+        let mut link = match self.connect() {
+            Ok(link) => link,
+            Err(never) => match never {},
+        };
+        link.ask(what)
+    }
 }
 
 impl ManageConnection for Manager {

@@ -29,3 +29,4 @@ mod service;
 mod shutdown;
 mod soak;
 mod tls;
+mod truth;

@@ -131,7 +131,13 @@ fn status_has_the_documented_keys() {
         assert_eq!(node["timeline"], 1);
         assert_eq!(node["database_system_identifier"], identifier.as_str());
         assert_eq!(node["pending_restart"], false);
-        assert!(node["age_ms"].is_u64(), "{node}");
+        for age in ["age_ms", "replication_age_ms"] {
+            assert!(node[age].is_u64(), "{age} in {node}");
+        }
+        eventually(TOLD_WITHIN, "a new login is tried", || {
+            let login = probe.node(name)["login"].clone();
+            (login["reason"] == "ok" && login["age_ms"].is_u64()).then_some(())
+        });
     }
     let (a, b) = (probe.node("a"), probe.node("b"));
     assert!(a["xlog"]["location"].is_u64(), "{a}");
@@ -147,7 +153,7 @@ fn status_has_the_documented_keys() {
     assert_eq!(b["xlog"]["paused"], false);
     assert_eq!(b["replication_state"], "streaming");
     assert!(
-        b["lag_bytes"].is_u64() && b["lag_seconds"].is_number(),
+        b["lag_bytes"].is_u64() && b["lag_seconds"].is_number() && b["lag_age_ms"].is_u64(),
         "{b}"
     );
 
@@ -198,9 +204,11 @@ fn bad_parameters_are_named_with_what_would_do() {
             &["max_lag", "lag, mode, replication_state"],
         ),
         ("/primary?lag=1", 400, &["lag", "/primary", "none"]),
-        ("/sync?lag=1", 400, &["lag", "/sync"]),
+        ("/sync?lag=x", 400, &["lag", "kB, MB, GB or TB"]),
+        ("/standby-leader?lag=1", 400, &["lag", "/standby-leader"]),
+        ("/ready?login=yes", 400, &["login", "yes"]),
         ("/ready?write=yes", 400, &["write", "yes"]),
-        ("/ready?read", 400, &["read", "write"]),
+        ("/ready?read", 400, &["read", "write, login"]),
         ("/status?pretty", 400, &["pretty", "/status"]),
         ("/metrics?x=1", 400, &["x", "/metrics"]),
         ("/nodes/z/replica", 404, &["z", "127.0.0.1"]),
@@ -720,7 +728,8 @@ fn promotion_after_the_primary_s_death_and_its_return_are_told() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
     pair.primary.kill();
-    probe.tells("no_primary");
+    // Its address is silent: for all that is known it takes writes.
+    probe.tells("unknown");
     assert_eq!(probe.get("/primary").status, 503);
     // Without a primary, by what the receiver heard of.
     assert_eq!(probe.get("/nodes/b/primary").reason(), "in_recovery");
@@ -1007,9 +1016,11 @@ fn three_nodes_are_as_good_as_two() {
     assert_eq!(probe.says("/sync", 200, "ok").json()["node"], "c");
 
     one.kill();
-    thread::sleep(probe.deadline);
-    probe.tells("ok");
+    probe.tells("degraded");
     assert_eq!(probe.says("/replica", 200, "ok").json()["node"], "c");
     two.kill();
+    eventually(SERVER, "no standby is left", || {
+        (probe.get("/replica").status == 503).then_some(())
+    });
     probe.tells("degraded");
 }

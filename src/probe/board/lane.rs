@@ -19,6 +19,9 @@ const COMMIT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// A login that went through speaks for this long, and is then tried again.
 pub const LOGIN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The first login is tried this long after the start.
+const FIRST_LOGIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What a lane is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -90,7 +93,11 @@ impl Lane {
             epoch: 0,
             idle: false,
             wanted: None,
-            due: now,
+            // The first observation has the server to itself.
+            due: match kind {
+                Kind::Login => now + FIRST_LOGIN_AFTER,
+                Kind::Observe | Kind::Commit => now,
+            },
             again_at: None,
             not_before: now,
             under_way: None,

@@ -27,8 +27,9 @@ pub const SILENT: Words = &["timed_out", "overdue"];
 /// An answer about a node that is known to be overdue comes at once.
 pub const AT_ONCE: Duration = ms(5);
 
-/// The connections that the probe may hold to a node: one to ask, one to commit.
-pub const CONNECTIONS_AT_MOST: usize = 2;
+/// The connections that the probe may hold to a node: one to ask, one to commit,
+/// and for a moment one to try whether a new login goes through.
+pub const CONNECTIONS_AT_MOST: usize = 3;
 
 /// In which a server has noticed that a connection is dead: keepalives after 5 s
 /// of silence, then three at 2 s, and something for the machine.
