@@ -318,8 +318,43 @@ impl Checker<'_> {
                 _ => !self.always_lately(node, Claim::Up, asked),
             };
             expect(can_be, &format!("node {}: {role:?}", NODES[node]))?;
+            self.check_replication(node, &said["nodes"][node], asked)?;
         }
         Ok(())
+    }
+
+    /// Checks what is told of a node's replication: that it streams, and how far it
+    /// is behind. What is not told must be unknown for a reason.
+    fn check_replication(&self, node: usize, said: &Value, asked: &Asked) -> Result<(), String> {
+        let name = NODES[node];
+        let streamed = self.always_lately(node, Claim::Streams, asked);
+        let can_be = match said["streams"].as_bool() {
+            Some(true) => !self.never_lately(node, Claim::Streams, asked),
+            Some(false) | None => !streamed,
+        };
+        expect(can_be, &format!("{name} streams: {}", said["streams"]))?;
+        let primary = others(node).find(|&it| self.always_lately(it, Claim::Writable, asked));
+        let (true, Some(primary)) = (streamed, primary) else {
+            return Ok(());
+        };
+        let lag = said["lag"].as_f64();
+        let lag = lag.ok_or_else(|| format!("the lag of {name} is not told"))? as u64;
+        let (from, to) = (self.lately(asked), asked.received);
+        let written = |at: Option<(u64, u64)>| at.map(|(lsn, _)| lsn);
+        let bounds = |end: Option<u64>, reached: Option<u64>| Some(end?.saturating_sub(reached?));
+        let least = bounds(
+            written(self.truth.at_least(primary, from)),
+            written(self.truth.at_most(node, to)),
+        );
+        let most = bounds(
+            written(self.truth.at_most(primary, to)),
+            written(self.truth.at_least(node, from)),
+        );
+        let can_be = least.is_none_or(|it| it <= lag) && most.is_none_or(|it| lag <= it);
+        expect(
+            can_be,
+            &format!("{name} is {lag} behind, not {least:?} to {most:?}"),
+        )
     }
 
     fn check_metrics(&self, asked: &Asked) -> Result<(), String> {
@@ -327,13 +362,14 @@ impl Checker<'_> {
         let said = &asked.heard.body;
         self.check_pair_verdict(said["verdict"].as_str().unwrap_or("none"), asked)?;
         for (node, name) in NODES.iter().enumerate() {
-            let up = &said["up"][name];
+            let up = &said["nodes"][node]["up"];
             let can_be = match up.as_f64() {
                 Some(1.0) => !self.never_lately(node, Claim::Up, asked),
                 Some(0.0) => !self.always_lately(node, Claim::Up, asked),
                 _ => false,
             };
             expect(can_be, &format!("pg_up of {name}: {up}"))?;
+            self.check_replication(node, &said["nodes"][node], asked)?;
         }
         Ok(())
     }
@@ -347,7 +383,8 @@ impl Checker<'_> {
         let can_be_said = match verdict {
             "ok" => all().any(|it| can_be(it, Claim::Writable) && streams(it)),
             "degraded" => all().any(|it| can_be(it, Claim::Writable) && broken(it)),
-            "no_primary" => !all().any(|it| must_be(it, Claim::Writable)),
+            // Unknown only for want of a primary: who streams may be seen.
+            "no_primary" | "unknown" => !all().any(|it| must_be(it, Claim::Writable)),
             "split_brain" => all().all(|it| can_be(it, Claim::Writable)),
             // An old primary that came back as a standby before it followed.
             "diverged" => {

@@ -48,6 +48,26 @@ const PATHS: [&str; 30] = [
     "/ui",
 ];
 
+/// What a load balancer asks, beside what is told without asking. For every second
+/// [`SPELL`] nothing else is asked: no question is then a reason to look at
+/// replication.
+const ROLES: [&str; 8] = [
+    "/ready",
+    "/primary",
+    "/primary",
+    "/nodes/b/ready",
+    "/health",
+    "/status",
+    "/status",
+    "/metrics",
+];
+
+/// In which all kinds of questions are asked, or those about roles alone.
+const SPELL: Duration = Duration::from_secs(10);
+
+/// A load balancer's client asks for the primary this often, all the time.
+const BALANCER_PAUSE: Duration = ms(300);
+
 /// A canary that oversleeps by more than this was not let run.
 const OVERSLEPT: Duration = ms(15);
 
@@ -68,7 +88,8 @@ impl Drop for Ending {
 }
 
 impl Clients {
-    /// Starts them; each pauses so long between an answer and its next request.
+    /// Starts them, and a load balancer's; each pauses so long between an answer and
+    /// its next request.
     pub fn start(
         began: Instant,
         address: SocketAddr,
@@ -81,12 +102,19 @@ impl Clients {
         let ask = |client| {
             let (answers, enough) = (Arc::clone(&answers), Arc::clone(&enough));
             let mut random = Random::new(seed ^ (client + 1) << 32);
+            let balances = client == count;
             thread::spawn(move || {
                 let mut connection = Connection::open(address);
                 while !enough.load(Ordering::Relaxed) {
-                    let asked = ask(&mut connection, &mut random, began);
+                    let of_roles = (began.elapsed().as_secs() / SPELL.as_secs()) % 2 == 1;
+                    let path = match (balances, of_roles) {
+                        (true, _) => "/primary",
+                        (false, true) => random.pick(&ROLES),
+                        (false, false) => random.pick(&PATHS),
+                    };
+                    let asked = ask(&mut connection, path, &mut random, began);
                     answers.lock().unwrap().push(asked);
-                    thread::sleep(pause);
+                    thread::sleep(if balances { BALANCER_PAUSE } else { pause });
                     if random.once_in(200) {
                         connection = Connection::open(address);
                     }
@@ -94,7 +122,7 @@ impl Clients {
             })
         };
         Clients {
-            asking: Mutex::new((0..count).map(ask).collect()),
+            asking: Mutex::new((0..=count).map(ask).collect()),
             answers,
             enough,
         }
@@ -116,8 +144,7 @@ impl Clients {
     }
 }
 
-fn ask(connection: &mut Connection, random: &mut Random, began: Instant) -> Asked {
-    let path = *random.pick(&PATHS);
+fn ask(connection: &mut Connection, path: &str, random: &mut Random, began: Instant) -> Asked {
     let method = if random.once_in(8) && !path.starts_with("/status") && path != "/metrics" {
         "HEAD"
     } else {
@@ -141,8 +168,15 @@ fn heard(path: &str, method: &str, answer: &Answer) -> Heard {
         _ if method == "HEAD" => Value::Null,
         "/status" => {
             let said = answer.json();
-            let role = |node: usize| json!({ "role": said["nodes"][node]["role"] });
-            json!({ "verdict": said["verdict"], "nodes": [role(0), role(1)] })
+            let facts = |node: usize| {
+                let node = &said["nodes"][node];
+                json!({
+                    "role": node["role"],
+                    "streams": node["replication_state"].as_str().map(|it| it == "streaming"),
+                    "lag": node["lag_bytes"],
+                })
+            };
+            json!({ "verdict": said["verdict"], "nodes": [facts(0), facts(1)] })
         }
         _ => answer.json(),
     };
@@ -162,9 +196,17 @@ fn samples(text: &str) -> Value {
         let rest = line.strip_prefix("pgpair_pair_verdict{verdict=\"")?;
         rest.strip_suffix("\"} 1")
     });
-    let up = |node: &str| value(&format!("pg_up{{node=\"{node}\"}} "));
-    let [a, b] = NODES;
-    json!({ "verdict": verdicts.collect::<String>(), "up": { a: up(a), b: up(b) } })
+    let facts = |node: &str| {
+        let receiver = value(&format!("pgpair_wal_receiver_up{{node=\"{node}\"}} "));
+        let lag = format!("pgpair_replication_lag_bytes{{node=\"{node}\",mode=\"apply\"}} ");
+        json!({
+            "up": value(&format!("pg_up{{node=\"{node}\"}} ")),
+            "streams": receiver.map(|up| up == 1.0),
+            "lag": value(&lag),
+        })
+    };
+    let nodes = NODES.map(facts);
+    json!({ "verdict": verdicts.collect::<String>(), "nodes": nodes })
 }
 
 /// Sleeps, and notes when it was woken late.

@@ -195,11 +195,12 @@ fn a_second_primary_is_noticed_within_two_seconds() {
 /// A `/status` with this verdict; the roles are those that it implies, or given.
 fn status(at: u64, verdict: &str, roles: Option<[&str; 2]>) -> Asked {
     let roles = roles.unwrap_or(match verdict {
-        "no_primary" => ["none", "standby"],
+        "no_primary" | "unknown" => ["none", "standby"],
         "split_brain" => ["primary", "primary"],
         _ => ["primary", "standby"],
     });
     let role = |word: &str| match word {
+        "standby" if verdict == "ok" => json!({ "role": word, "streams": true, "lag": 0 }),
         "none" => json!({}),
         word => json!({ "role": word }),
     };
@@ -208,7 +209,14 @@ fn status(at: u64, verdict: &str, roles: Option<[&str; 2]>) -> Asked {
 }
 
 fn metrics(at: u64, verdict: &str, up: [f64; 2]) -> Asked {
-    let body: Value = json!({ "verdict": verdict, "up": { "a": up[0], "b": up[1] } });
+    let nodes = [
+        json!({ "up": up[0] }),
+        match verdict {
+            "ok" => json!({ "up": up[1], "streams": true, "lag": 0 }),
+            _ => json!({ "up": up[1] }),
+        },
+    ];
+    let body: Value = json!({ "verdict": verdict, "nodes": nodes });
     asked("/metrics", at, Heard { status: 200, body })
 }
 
@@ -226,6 +234,7 @@ fn what_is_told_of_the_pair_may_be_two_seconds_old() {
         (status(5_000, "degraded", None), false),
         (status(5_000, "diverged", None), false),
         (status(5_000, "unknown", None), false),
+        (status(10_500, "unknown", None), true),
         (status(5_000, "nonsense", None), false),
         (status(5_000, "ok", Some(["standby", "standby"])), false),
         (status(5_000, "ok", Some(["primary", "primary"])), false),
@@ -316,6 +325,43 @@ fn lag_is_held_against_where_both_were() {
         ("/replica", 15_000, "y"),
     ] {
         holds(&truth, path, at, right);
+    }
+}
+
+#[test]
+fn what_is_told_of_replication_is_held_against_what_was_so() {
+    // Replay stops at 5 s, and streaming at 16 s.
+    let truth = truth(|node, way, at| match (node, way) {
+        (1, Way::Fresh | Way::Session) if at < 16_000 => standby(at.min(5_000), at, "streaming:7"),
+        (1, Way::Fresh | Way::Session) => standby(5_000, 16_000, ""),
+        _ => well(node, way, at),
+    });
+    let told = |at, streams: Value, lag: Value| {
+        let mut document = status(at, if streams == false { "degraded" } else { "ok" }, None);
+        document.heard.body["nodes"][1]["streams"] = streams;
+        document.heard.body["nodes"][1]["lag"] = lag;
+        check(&truth, &document).is_ok()
+    };
+    for (at, streams, lag, right) in [
+        (4_000, json!(true), json!(0), true),
+        (4_000, json!(false), json!(0), false),
+        (4_000, json!(null), json!(0), false),
+        (4_000, json!(true), json!(null), false),
+        // It is 100,000 bytes behind, and was 80,000 two seconds ago.
+        (15_000, json!(true), json!(100_000), true),
+        (15_000, json!(true), json!(85_000), true),
+        (15_000, json!(true), json!(0), false),
+        (15_000, json!(true), json!(50_000), false),
+        (15_000, json!(true), json!(200_000), false),
+        // Facts that froze.
+        (19_000, json!(true), json!(0), false),
+        (19_000, json!(false), json!(null), true),
+    ] {
+        assert_eq!(
+            told(at, streams.clone(), lag.clone()),
+            right,
+            "{at} {streams} {lag}"
+        );
     }
 }
 
