@@ -27,6 +27,7 @@ mod readme;
 pub mod serve;
 pub mod sockets;
 pub mod status;
+pub mod text;
 pub mod threads;
 
 use std::ffi::OsString;

@@ -107,11 +107,17 @@ struct Told<'a> {
     replication_state: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<&'a str>,
-    replication: Vec<Sender<'a>>,
-    slots: Vec<SlotState<'a>>,
-    /// What the server refuses to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication: Option<Vec<Sender<'a>>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    replication_more: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<Vec<SlotState<'a>>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    slots_more: u64,
+    /// What the server does not let the probe know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    denied: Vec<&'static str>,
+    unknown: Vec<&'static str>,
 }
 
 #[derive(Serialize, Default)]
@@ -283,19 +289,39 @@ fn told_of<'a>(
         xlog,
         replication_state: receiver.and_then(|it| it.status.as_deref()),
         slot: receiver.and_then(|it| it.slot.as_deref()),
-        replication: told
-            .senders()
-            .iter()
-            .map(|sender| Sender {
-                application_name: &sender.application_name,
-                state: sender.state.as_deref(),
-                sync_state: sender.sync_state.as_deref(),
-                node: reader(told, sender, report, names),
-            })
-            .collect(),
-        slots: told.slots().iter().map(slot_of).collect(),
-        denied: told.denied.iter().map(|it| it.part.word()).collect(),
+        replication: told.senders.as_ref().map(|senders| {
+            let senders = senders.kept.iter();
+            senders
+                .map(|sender| sender_of(told, sender, report, names))
+                .collect()
+        }),
+        replication_more: told.senders.as_ref().map_or(0, |senders| senders.more),
+        slots: told
+            .slots
+            .as_ref()
+            .map(|slots| slots.kept.iter().map(slot_of).collect()),
+        slots_more: told.slots.as_ref().map_or(0, |slots| slots.more),
+        unknown: told.denied.iter().map(|it| it.part.word()).collect(),
     }
+}
+
+fn sender_of<'a>(
+    told: &Replication,
+    sender: &'a crate::probe::node::Sender,
+    report: &Report,
+    names: &'a [String],
+) -> Sender<'a> {
+    Sender {
+        application_name: &sender.application_name,
+        state: sender.state.as_deref(),
+        sync_state: sender.sync_state.as_deref(),
+        node: reader(told, sender, report, names),
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Names the node that reads from `sender`, if it is one of ours.

@@ -720,6 +720,7 @@ impl<A: Asker> Board<A> {
         after
             .lines
             .extend(record.changes(names, &assessment, &ready, &causes, now));
+        after.lines.extend(record.refusals(names, &known));
         self.ask_again(state, &assessment);
         self.look_for_promotion(state, &assessment, now);
     }

@@ -6,60 +6,25 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use postgres::config::SslMode as PgSslMode;
+use postgres::config::{SslMode as PgSslMode, SslNegotiation};
 use postgres::error::{DbError, Severity, SqlState};
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::node::{
-    Depth, Facts, Failure, Reason, Receiver, Replication, Rows as Listed, Sender, Slot, What,
-};
+use super::node::{Facts, Failure, Reason, What};
 use super::passfile::{self, Secret};
+use super::query::{self, Row, Session, Table, Trouble};
+use super::stream::{Bounded, Meter, TooMuch};
 use super::tls::{Connector, SslMode, TlsError};
 use super::watch::{Observer, Target};
 use crate::sockets;
+use crate::text::printable;
 use crate::threads::lock;
-
-/// Who is primary: one round trip in the simple protocol, which needs no
-/// prepared statement, so that a pooler in between may hand every query to
-/// another server process.
-const ROLE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
-
-/// Replication too, in the same round trip. What a role without `pg_monitor`
-/// may not see comes back as NULL. The timeline of a primary is that of the
-/// WAL file it writes; the control file lags behind until a checkpoint.
-const REPLICATION: &str = "\
-    SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
-    SELECT current_setting('server_version_num'), \
-           (SELECT system_identifier FROM pg_control_system()), \
-           CASE WHEN pg_is_in_recovery() THEN NULL \
-                ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
-           (SELECT greatest(timeline_id, r.received_tli) FROM pg_control_checkpoint() \
-              LEFT JOIN pg_stat_get_wal_receiver() r ON true), \
-           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-                ELSE pg_current_wal_lsn() END, \
-           pg_last_wal_receive_lsn(), \
-           CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
-           (SELECT bool_or(pending_restart) FROM pg_settings), \
-           current_setting('cluster_name'), \
-           CASE WHEN pg_is_in_recovery() \
-                THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END; \
-    SELECT status, latest_end_lsn, slot_name FROM pg_stat_get_wal_receiver() WHERE pid IS NOT NULL; \
-    SELECT s.application_name, s.state, s.sync_state, l.slot_name \
-      FROM pg_stat_replication s LEFT JOIN pg_replication_slots l ON l.active_pid = s.pid; \
-    SELECT slot_name, active, \
-           CASE WHEN NOT pg_is_in_recovery() \
-                THEN greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0) END, \
-           wal_status FROM pg_replication_slots";
-
-/// A commit that needs no table: a transactional logical message makes the
-/// transaction write WAL, so its commit is flushed and replicated like any.
-const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'pgpair', '')";
 
 /// Longest wait for a connection from the pool. A watcher counts as stuck
 /// earlier and is abandoned then; this lets its thread end some time after.
@@ -77,17 +42,15 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// acknowledges all the same.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Has the server find out by itself that we are gone, as fast as we would: who
-/// vanishes behind a network that drops packets cannot tell it, and each
-/// connection given up that way would be held for hours, out of few.
-const NOTICE_SILENCE: &str = "SET tcp_keepalives_idle = 5; \
-    SET tcp_keepalives_interval = 2; \
-    SET tcp_keepalives_count = 3";
+/// How long a server that refused the session's settings is not offered them
+/// again: it may be a pooler now and the server itself later.
+const OFFER_OPTIONS_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// The same while it works on a query, or waits for a lock: otherwise each
-/// watcher that was abandoned would leave a server process behind for as long
-/// as that takes. Since PostgreSQL 14.
-const NOTICE_CLOSE: &str = "SET client_connection_check_interval = 1000";
+/// Longest value that is read. Names are at most 63 bytes long.
+const VALUE_AT_MOST: usize = 64;
+
+/// Longest message of a server that is logged.
+const CAUSE_AT_MOST: usize = 500;
 
 /// Where a server is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +157,7 @@ impl Target for NodeTarget {
         lock(&self.leases).push(weak);
         let settings = Arc::clone(&self.settings);
         if self.anew {
-            return Box::new(Manager { settings, lease });
+            return Box::new(Manager::new(settings, lease));
         }
         Box::new(NodeObserver::new(settings, lease))
     }
@@ -245,7 +208,7 @@ impl NodeObserver {
             .max_lifetime(None)
             .connection_timeout(POOL_PATIENCE)
             .thread_pool(Arc::new(workers))
-            .build_unchecked(Manager { settings, lease });
+            .build_unchecked(Manager::new(settings, lease));
         NodeObserver { pool }
     }
 
@@ -279,41 +242,73 @@ impl Observer for NodeObserver {
 /// connection and dropped as broken: so the pool neither loses the cause nor
 /// retries on its own, and the failure is known at once.
 struct Link {
-    client: Result<Client, Failure>,
+    connected: Result<(Server, Session), Failure>,
     used: bool,
-    /// The server has said that it ends the connection.
+}
+
+/// The server at the other end of a connection.
+struct Server {
+    client: Client,
+    meter: Meter,
+    /// It has said that it ends the connection, or was cut off.
     ended: bool,
 }
 
 impl Link {
     fn ask(&mut self, what: What) -> Result<Facts, Failure> {
-        let client = match &mut self.client {
-            Ok(client) => client,
-            Err(failure) => return Err(failure.clone()),
-        };
-        let (query, parse): (&str, Parse) = match what {
-            What::Observe(Depth::Role) => (ROLE, role),
-            What::Observe(Depth::Replication) => (REPLICATION, replication),
-            What::Commit => (COMMIT, |_| Some(WRITTEN)),
-            What::Login => (ROLE, role),
-        };
-        let messages = client.simple_query(query).map_err(|error| {
-            // The message may be here before the end of the stream.
-            self.ended |= is_fatal(&error);
-            failure_of(&error)
-        })?;
-        parse(&results(messages))
-            .ok_or_else(|| Failure::new(Reason::Error, "the answer was not understood"))
+        match &mut self.connected {
+            Ok((server, session)) => session.ask(what, server),
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     fn has_ended(&self) -> bool {
-        self.ended || self.client.as_ref().is_ok_and(Client::is_closed)
+        let server = self.connected.as_ref().map(|(server, _)| server);
+        server.is_ok_and(|server| server.ended || server.client.is_closed())
+    }
+}
+
+impl query::Server for Server {
+    fn query(&mut self, sql: &str) -> Result<Vec<Table>, Trouble> {
+        self.meter.expect_reply();
+        let outcome = self.client.simple_query(sql);
+        // Nobody asked for notifications; kept they would pile up.
+        let mut notifications = self.client.notifications();
+        if !notifications.is_empty() {
+            let _ = notifications.iter().count();
+        }
+        let error = match outcome {
+            Ok(messages) => return Ok(tables(messages)),
+            Err(error) => error,
+        };
+        // The message may be here before the end of the stream.
+        self.ended |= is_fatal(&error) || find_cause::<TooMuch>(&error).is_some();
+        let failure = failure_of(&error);
+        match error.code() {
+            Some(state) if !self.ended => Err(Trouble::Refused {
+                state: state.code().to_owned(),
+                failure,
+            }),
+            _ => Err(Trouble::Lost(failure)),
+        }
     }
 }
 
 struct Manager {
     settings: Arc<Settings>,
     lease: Arc<Lease>,
+    /// When the server refused the session's settings last.
+    options_refused: Mutex<Option<Instant>>,
+}
+
+impl Manager {
+    fn new(settings: Arc<Settings>, lease: Arc<Lease>) -> Manager {
+        Manager {
+            settings,
+            lease,
+            options_refused: Mutex::new(None),
+        }
+    }
 }
 
 /// Logs in anew for each round trip: no pool is of any use.
@@ -333,9 +328,8 @@ impl ManageConnection for Manager {
 
     fn connect(&self) -> Result<Link, Self::Error> {
         Ok(Link {
-            client: connect(&self.settings, &self.lease),
+            connected: self.connect_with_or_without_options(),
             used: false,
-            ended: false,
         })
     }
 
@@ -344,11 +338,59 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.client.is_err() || link.has_ended()
+        link.connected.is_err() || link.has_ended()
     }
 }
 
-fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
+impl Manager {
+    /// Poolers refuse what they cannot keep for a session.
+    fn connect_with_or_without_options(&self) -> Result<(Server, Session), Failure> {
+        let mut refused = lock(&self.options_refused);
+        let lately = refused.is_some_and(|at| at.elapsed() < OFFER_OPTIONS_AGAIN_AFTER);
+        if !lately {
+            match connect(&self.settings, &self.lease, Some(query::OPTIONS)) {
+                Err(Unconnected::OptionsRefused(_)) => {}
+                outcome => return outcome.map_err(Unconnected::failure),
+            }
+        }
+        let connected = connect(&self.settings, &self.lease, None);
+        if !lately && connected.is_ok() {
+            *refused = Some(Instant::now());
+        }
+        connected.map_err(Unconnected::failure)
+    }
+}
+
+/// Why there is no connection.
+enum Unconnected {
+    /// Perhaps because of the options.
+    OptionsRefused(Failure),
+    Failed(Failure),
+}
+
+impl Unconnected {
+    fn failure(self) -> Failure {
+        match self {
+            Unconnected::OptionsRefused(failure) | Unconnected::Failed(failure) => failure,
+        }
+    }
+
+    fn of(error: &postgres::Error) -> Unconnected {
+        let failure = failure_of(error);
+        match error.code().map(|state| state.code().get(..2)) {
+            // Not supported, protocol, value, name or access. Whoever knows
+            // better ends with the same error without them.
+            Some(Some("0A" | "08" | "22" | "42")) => Unconnected::OptionsRefused(failure),
+            _ => Unconnected::Failed(failure),
+        }
+    }
+}
+
+fn connect(
+    settings: &Settings,
+    lease: &Lease,
+    options: Option<&str>,
+) -> Result<(Server, Session), Unconnected> {
     let mut config = postgres::Config::new();
     config
         .user(&settings.user)
@@ -361,27 +403,28 @@ fn connect(settings: &Settings, lease: &Lease) -> Result<Client, Failure> {
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(TCP_USER_TIMEOUT)
         .port(settings.port)
-        .ssl_mode(match settings.sslmode {
-            // As in libpq, a Unix socket is never encrypted.
-            _ if matches!(settings.host, Host::Unix(_)) => PgSslMode::Disable,
-            SslMode::Disable => PgSslMode::Disable,
-            SslMode::Prefer => PgSslMode::Prefer,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => PgSslMode::Require,
-        });
-    locate(&mut config, settings, lease)?;
-    if let Some(secret) = password(settings)? {
+        .options(options.unwrap_or_default());
+    match settings.host {
+        // As in libpq, a Unix socket is never encrypted.
+        Host::Unix(_) => config.ssl_mode(PgSslMode::Disable),
+        Host::Tcp(_) => config
+            .ssl_mode(PgSslMode::Require)
+            .ssl_negotiation(SslNegotiation::Direct),
+    };
+    locate(&mut config, settings, lease).map_err(Unconnected::Failed)?;
+    if let Some(secret) = password(settings).map_err(Unconnected::Failed)? {
         config.password(secret.expose());
     }
-    let connected = config.connect(settings.tls.clone());
-    let mut client = connected.map_err(|error| failure_of(&error))?;
-    for setting in [NOTICE_SILENCE, NOTICE_CLOSE] {
-        match client.batch_execute(setting) {
-            // An older server, or a pooler, need not know it.
-            Err(error) if client.is_closed() || is_fatal(&error) => return Err(failure_of(&error)),
-            _ => {}
-        }
-    }
-    Ok(client)
+    let meter = Meter::of_greeting();
+    let stream = Bounded::new(settings.tls.clone(), settings.sslmode, meter.clone());
+    let client = config.connect(stream);
+    let mut server = Server {
+        client: client.map_err(|error| Unconnected::of(&error))?,
+        meter,
+        ended: false,
+    };
+    let session = Session::begin(&mut server, options.is_some()).map_err(Unconnected::Failed)?;
+    Ok((server, session))
 }
 
 /// Names the server in `config`; looks its addresses up here, where a failure
@@ -439,111 +482,23 @@ fn password(settings: &Settings) -> Result<Option<Secret>, Failure> {
     }
 }
 
-/// What a commit shows: a primary that takes writes.
-const WRITTEN: Facts = Facts {
-    in_recovery: false,
-    read_only: false,
-    replication: None,
-};
-
-/// Reads the facts out of the results of all statements.
-type Parse = fn(&[Rows]) -> Option<Facts>;
-
-/// The rows of one statement.
-type Rows = Vec<SimpleQueryRow>;
-
-/// Splits the answer to several statements into one result each.
-fn results(messages: Vec<SimpleQueryMessage>) -> Vec<Rows> {
-    let mut results = Vec::new();
-    let mut rows = Rows::new();
+/// Reads the answer to several statements, one table each.
+fn tables(messages: Vec<SimpleQueryMessage>) -> Vec<Table> {
+    let mut tables = Vec::new();
+    let mut table = Table::new();
     for message in messages {
         match message {
-            SimpleQueryMessage::Row(row) => rows.push(row),
-            SimpleQueryMessage::CommandComplete(_) => results.push(std::mem::take(&mut rows)),
+            SimpleQueryMessage::Row(row) => table.push(values(&row)),
+            SimpleQueryMessage::CommandComplete(_) => tables.push(std::mem::take(&mut table)),
             _ => {}
         }
     }
-    results
+    tables
 }
 
-fn role(results: &[Rows]) -> Option<Facts> {
-    let row = results.first()?.first()?;
-    Some(Facts {
-        in_recovery: boolean(row.get(0)?)?,
-        read_only: boolean(row.get(1)?)?,
-        replication: None,
-    })
-}
-
-fn replication(results: &[Rows]) -> Option<Facts> {
-    let mut facts = role(results)?;
-    let [_, node, receiver, senders, slots] = results else {
-        return None;
-    };
-    let row = node.first()?;
-    let timeline = || u32::from_str_radix(row.get(2)?, 16).ok();
-    facts.replication = Some(Arc::new(Replication {
-        server_version: parsed(row, 0),
-        system_identifier: parsed(row, 1),
-        timeline: timeline().or_else(|| parsed(row, 3)),
-        lsn: parsed(row, 4),
-        received: parsed(row, 5),
-        replay_paused: row.get(6).and_then(boolean),
-        pending_restart: row.get(7).and_then(boolean),
-        cluster_name: text(row, 8),
-        replay_age_seconds: parsed(row, 9),
-        receiver: Some(receiver.first().map(|row| Receiver {
-            status: text(row, 0),
-            latest_end: parsed(row, 1),
-            slot: text(row, 2),
-            ..Receiver::default()
-        })),
-        senders: Some(Listed::from(
-            senders
-                .iter()
-                .map(|row| Sender {
-                    application_name: text(row, 0).unwrap_or_default(),
-                    state: text(row, 1),
-                    sync_state: text(row, 2),
-                    slot: text(row, 3),
-                    ..Sender::default()
-                })
-                .collect::<Vec<_>>(),
-        )),
-        slots: Some(Listed::from(
-            slots
-                .iter()
-                .map(|row| Slot {
-                    name: text(row, 0).unwrap_or_default(),
-                    active: row.get(1).and_then(boolean).unwrap_or(false),
-                    retained_bytes: parsed(row, 2),
-                    wal_status: text(row, 3),
-                    ..Slot::default()
-                })
-                .collect::<Vec<_>>(),
-        )),
-        ..Replication::default()
-    }));
-    Some(facts)
-}
-
-/// A value that is not NULL and not empty.
-fn text(row: &SimpleQueryRow, column: usize) -> Option<String> {
-    row.get(column)
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned)
-}
-
-fn parsed<T: FromStr>(row: &SimpleQueryRow, column: usize) -> Option<T> {
-    row.get(column)?.parse().ok()
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "t" | "on" => Some(true),
-        "f" | "off" => Some(false),
-        _ => None,
-    }
+fn values(row: &SimpleQueryRow) -> Row {
+    let value = |column| Some(printable(row.try_get(column).ok()??, VALUE_AT_MOST));
+    (0..row.len()).map(value).collect()
 }
 
 /// Says whether the server ends the connection with this error.
@@ -555,20 +510,25 @@ fn is_fatal(error: &postgres::Error) -> bool {
 /// Finds the word and the phrase for an error of the driver.
 fn failure_of(error: &postgres::Error) -> Failure {
     let (reason, detail) = match error.as_db_error() {
-        Some(server) => by_sql_state(server.code(), server.message()),
+        Some(server) => by_sql_state(
+            server.code(),
+            Said {
+                message: server.message(),
+                detail: server.detail(),
+                hint: server.hint(),
+            },
+        ),
         None => by_cause(error),
     };
-    Failure::new(reason, detail).with_cause(chain(error))
+    Failure::new(reason, detail).with_cause(printable(&chain(error), CAUSE_AT_MOST))
 }
 
-/// The SQLSTATEs of PostgreSQL's documentation, appendix A. Three situations
-/// share `cannot_connect_now`; only the message tells them apart, and where it
-/// is translated, "starting" is the safe word: it promises nothing.
-fn by_sql_state(state: &SqlState, message: &str) -> (Reason, &'static str) {
+/// The SQLSTATEs of PostgreSQL's documentation, appendix A.
+fn by_sql_state(state: &SqlState, said: Said<'_>) -> (Reason, &'static str) {
     let shutting_down = (Reason::ShuttingDown, "the server is shutting down");
     match *state {
-        SqlState::CANNOT_CONNECT_NOW if message.contains("shutting down") => shutting_down,
-        SqlState::CANNOT_CONNECT_NOW => (Reason::Starting, "the server is starting up"),
+        SqlState::CANNOT_CONNECT_NOW if said.message.contains("shutting down") => shutting_down,
+        SqlState::CANNOT_CONNECT_NOW => by_recovery(said),
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => shutting_down,
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             (Reason::AuthFailed, "the server did not let pgpair in")
@@ -578,8 +538,51 @@ fn by_sql_state(state: &SqlState, message: &str) -> (Reason, &'static str) {
             "the server has no connection left",
         ),
         SqlState::UNDEFINED_DATABASE => (Reason::Error, "the database does not exist"),
+        SqlState::INSUFFICIENT_PRIVILEGE => (
+            Reason::Error,
+            "the server does not allow pgpair's role what it asked",
+        ),
         SqlState::QUERY_CANCELED => (Reason::TimedOut, "the server cancelled the query"),
         _ => (Reason::Error, "the server reported an error"),
+    }
+}
+
+/// What a server says besides the SQLSTATE, in its own language.
+#[derive(Clone, Copy, Default)]
+struct Said<'a> {
+    message: &'a str,
+    detail: Option<&'a str>,
+    hint: Option<&'a str>,
+}
+
+/// "Hot standby" in the languages that PostgreSQL speaks and translates it to.
+const HOT_STANDBY: [&str; 7] = [
+    "hot standby",
+    "hot-standby",
+    "ホットスタンバイ",
+    "热备",
+    "горяч",
+    "гаряч",
+    "ცხელი",
+];
+
+/// Several situations share `cannot_connect_now`. A server that is about to let
+/// sessions in and cannot yet says why in a detail; one that never will names hot
+/// standby there, and has no hint what would change that. Where this is not
+/// understood, "starting" is the safe word: it promises nothing.
+fn by_recovery(said: Said<'_>) -> (Reason, &'static str) {
+    let detail = said.detail.unwrap_or_default().to_lowercase();
+    let names_hot_standby = HOT_STANDBY.iter().any(|words| detail.contains(words));
+    match said {
+        _ if detail.is_empty() => (Reason::Starting, "the server is starting up"),
+        Said { hint: None, .. } if names_hot_standby => (
+            Reason::Refused,
+            "a standby with hot_standby = off: it will let nobody in until it is promoted",
+        ),
+        _ => (
+            Reason::Starting,
+            "the server recovers and does not let anybody in yet",
+        ),
     }
 }
 
@@ -587,6 +590,12 @@ fn by_cause(error: &postgres::Error) -> (Reason, &'static str) {
     let refused = (Reason::Refused, "the server closed the connection");
     if let Some(cause) = find_cause::<TlsError>(error) {
         return (Reason::TlsFailed, tls_detail(cause));
+    }
+    if find_cause::<TooMuch>(error).is_some() {
+        return (
+            Reason::Error,
+            "the server sends more than an answer can have",
+        );
     }
     if let Some(cause) = find_cause::<io::Error>(error) {
         return match cause.kind() {
@@ -700,8 +709,12 @@ mod tests {
             (SqlState::UNDEFINED_DATABASE, "", Reason::Error),
             (SqlState::SYNTAX_ERROR, "", Reason::Error),
         ] {
+            let said = Said {
+                message,
+                ..Said::default()
+            };
             assert_eq!(
-                by_sql_state(&state, message).0,
+                by_sql_state(&state, said).0,
                 expected,
                 "{state:?} {message}"
             );
@@ -709,16 +722,40 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_read_as_postgresql_prints_them() {
-        for (text, expected) in [
-            ("t", Some(true)),
-            ("on", Some(true)),
-            ("f", Some(false)),
-            ("off", Some(false)),
-            ("", None),
-            ("yes", None),
+    fn standby_that_will_let_nobody_in_is_told_from_one_that_is_not_ready() {
+        let hint = Some("To enable hot standby, close write transactions with more than 64 …");
+        for (detail, hint, expected) in [
+            (Some("Hot standby mode is disabled."), None, Reason::Refused),
+            (
+                Some("Hot-Standby-Modus ist deaktiviert."),
+                None,
+                Reason::Refused,
+            ),
+            (
+                Some("ホットスタンバイモードは無効です。"),
+                None,
+                Reason::Refused,
+            ),
+            (
+                Some("Consistent recovery state has not been yet reached."),
+                None,
+                Reason::Starting,
+            ),
+            (
+                Some("Recovery snapshot is not yet ready for hot standby."),
+                hint,
+                Reason::Starting,
+            ),
+            (None, None, Reason::Starting),
         ] {
-            assert_eq!(boolean(text), expected, "{text:?}");
+            let said = Said {
+                message: "the database system is not accepting connections",
+                detail,
+                hint,
+            };
+            let (reason, phrase) = by_sql_state(&SqlState::CANNOT_CONNECT_NOW, said);
+            assert_eq!(reason, expected, "{detail:?}");
+            assert_eq!(phrase.contains("hot_standby"), reason == Reason::Refused);
         }
     }
 

@@ -211,7 +211,7 @@ impl<T> From<Vec<T>> for Rows<T> {
 }
 
 /// A value or a view that a server may refuse by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// [`Replication::system_identifier`].
     SystemIdentifier,

@@ -447,6 +447,12 @@ fn judged(
             "more than one node is a writable primary",
         );
     }
+    if it.is_writable() && own.is_some_and(|own| own.own_read_only) {
+        return phrase(
+            Reason::Ok,
+            "only the probe's own transactions are read-only, by a setting of its role or database",
+        );
+    }
     if it.is_writable() {
         return (Reason::Ok, None);
     }

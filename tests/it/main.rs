@@ -30,3 +30,4 @@ mod shutdown;
 mod soak;
 mod tls;
 mod truth;
+mod versions;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::Level;
 
 use crate::probe::lag::Trail;
-use crate::probe::node::{Facts, Failure, Observation, Reason};
+use crate::probe::node::{Denied, Facts, Failure, Observation, Part, Reason};
 use crate::probe::pair::{self, Assessment, Former, Known, PairVerdict};
 use crate::probe::verdict::Verdict;
 
@@ -77,6 +77,8 @@ pub(super) struct Record {
 struct NodeRecord {
     logged: Option<Logged>,
     login: Option<Reason>,
+    /// What the server refuses to tell, as far as it was logged.
+    denied: Vec<Part>,
     counts: NodeCounts,
     down_since: Option<Instant>,
     lag_bytes: VecDeque<Option<u64>>,
@@ -232,6 +234,22 @@ impl Record {
         lines
     }
 
+    /// Returns the lines about what a server began, or ceased, to refuse.
+    pub(super) fn refusals(
+        &mut self,
+        names: &[String],
+        known: &[Known<'_>],
+    ) -> Vec<(Level, String)> {
+        let mut lines = Vec::new();
+        for (node, record) in self.nodes.iter_mut().enumerate() {
+            // What a server that is away would refuse is not known.
+            if let Some(told) = known[node].replication() {
+                lines.extend(record.refused(&names[node], &told.denied));
+            }
+        }
+        lines
+    }
+
     fn pair_change(
         &mut self,
         names: &[String],
@@ -279,6 +297,23 @@ impl Record {
 }
 
 impl NodeRecord {
+    fn refused(&mut self, name: &str, denied: &[Denied]) -> Vec<(Level, String)> {
+        let is: Vec<Part> = denied.iter().map(|it| it.part).collect();
+        let was = std::mem::replace(&mut self.denied, is);
+        let begun = denied.iter().filter(|it| !was.contains(&it.part));
+        let begun = begun.map(|it| {
+            let (part, cause) = (it.part.word(), &it.cause);
+            let line = format!("node node={name} part={part} event=denied cause={cause:?}");
+            (Level::Warn, line)
+        });
+        let ended = was.iter().filter(|part| !self.denied.contains(part));
+        let ended = ended.map(|part| {
+            let line = format!("node node={name} part={} event=told", part.word());
+            (Level::Info, line)
+        });
+        begun.chain(ended).collect()
+    }
+
     fn keep_outage(&mut self, down: bool, now: Instant) {
         match (down, self.down_since) {
             (true, None) => self.down_since = Some(now),
@@ -333,6 +368,34 @@ mod tests {
         assert_eq!(
             node_line("a", is(Reason::Ok, Some("primary")), None, None),
             "node node=a reason=ok role=primary"
+        );
+    }
+
+    #[test]
+    fn refusal_is_logged_when_it_begins_and_when_it_ends() {
+        let denied = |parts: &[Part]| -> Vec<Denied> {
+            let cause = "permission denied".to_owned();
+            let denied = |&part: &Part| Denied {
+                part,
+                cause: cause.clone(),
+            };
+            parts.iter().map(denied).collect()
+        };
+        let mut record = NodeRecord::default();
+        let mut lines = |parts: &[Part]| -> Vec<String> {
+            let lines = record.refused("a", &denied(parts));
+            lines.into_iter().map(|(_, line)| line).collect()
+        };
+        let slots = "node node=a part=slots event=denied cause=\"permission denied\"";
+        assert_eq!(lines(&[]), [""; 0]);
+        assert_eq!(lines(&[Part::Slots]), [slots]);
+        assert_eq!(lines(&[Part::Slots]), [""; 0]);
+        assert_eq!(
+            lines(&[Part::Lsn]),
+            [
+                "node node=a part=lsn event=denied cause=\"permission denied\"",
+                "node node=a part=slots event=told"
+            ]
         );
     }
 

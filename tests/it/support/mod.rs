@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod replication;
 pub mod tls;
 pub mod trial;
+pub mod versions;
 
 use std::env;
 use std::thread;
