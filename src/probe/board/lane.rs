@@ -126,14 +126,22 @@ impl Lane {
         Ok(match self.kind {
             Kind::Commit => What::Commit,
             Kind::Login => What::Login,
-            // When the deep one is due as well, it goes along. Without one to rest
-            // on, whoever asks gets one.
+            // The role stands alone: a server that was just reached may take its time
+            // for all the rest. Otherwise, when the deep one is due as well, it goes
+            // along, and without one to rest on, whoever asks gets one.
             Kind::Observe => match self.wanted {
+                Some(What::Observe(Depth::Replication)) => What::Observe(Depth::Replication),
+                _ if !self.has_answered() => What::Observe(Depth::Role),
                 _ if self.due <= now || self.deep.is_none() => What::Observe(Depth::Replication),
-                Some(what) => what,
-                None => What::Observe(Depth::Role),
+                _ => What::Observe(Depth::Role),
             },
         })
+    }
+
+    fn has_answered(&self) -> bool {
+        self.latest
+            .as_ref()
+            .is_some_and(|latest| latest.seen.outcome.is_ok())
     }
 
     /// When the next of its own is due.
@@ -181,7 +189,7 @@ impl Lane {
         if late && !failed {
             self.due = seen.ended;
         }
-        if failed && self.kind == Kind::Login {
+        if failed && self.kind != Kind::Commit {
             self.due = seen.began + rules.interval;
         }
         if !(late && failed) {

@@ -77,6 +77,18 @@ fn standby() -> Result<Facts, Failure> {
     })
 }
 
+/// Has a node that was not asked yet tell its role, and then all of it.
+fn meet(board: &Board<Probe>, node: usize, outcome: Result<Facts, Failure>) {
+    for (depth, outcome) in [
+        (Depth::Role, shallow(outcome.clone())),
+        (Depth::Replication, outcome),
+    ] {
+        let (number, what) = board.begin(node, 0).expect("its own");
+        assert_eq!(what, What::Observe(depth));
+        board.publish(node, 0, number, outcome);
+    }
+}
+
 fn refused() -> Result<Facts, Failure> {
     Err(Failure::new(Reason::Refused, "phrase"))
 }
@@ -258,8 +270,7 @@ fn the_pulse_shows_that_the_sweep_comes_round() {
 #[test]
 fn a_question_about_replication_is_not_settled_by_a_shallow_observation() {
     let board = board(&["a"]);
-    let number = begin(&board, 0, 0);
-    board.publish(0, 0, number, standby());
+    meet(&board, 0, standby());
 
     let role = ask(&board, Scope::Pair);
     let (number, what) = board.begin(0, 0).expect("somebody waits");
@@ -491,13 +502,18 @@ fn after_a_failure_or_in_another_role_what_was_told_of_replication_is_over() {
     let told = |board: &Board<Probe>| board.report().nodes[0].replication_age.is_some();
     for between in [refused(), shallow(primary())] {
         let board = board(&["a"]);
-        let number = begin(&board, 0, 0);
-        board.publish(0, 0, number, standby());
+        meet(&board, 0, standby());
         assert!(told(&board));
         let _asked = ask(&board, Scope::Pair);
         let number = begin(&board, 0, 0);
         board.publish(0, 0, number, between.clone());
         assert!(!told(&board), "{between:?}");
+        if between.is_err() {
+            let _asked = ask(&board, Scope::Pair);
+            let (number, what) = board.begin(0, 0).expect("somebody waits");
+            assert_eq!(what, What::Observe(Depth::Role), "the role stands alone");
+            board.publish(0, 0, number, shallow(standby()));
+        }
         // Who asks next gets all of it, though that is not due.
         let _asked = ask(&board, Scope::Pair);
         let (_, what) = board.begin(0, 0).expect("somebody waits");
@@ -575,10 +591,9 @@ fn a_switchover_is_never_a_split_nor_without_a_primary_once_the_standby_was_prom
 #[test]
 fn while_nobody_is_primary_those_that_answer_are_asked_without_being_asked_for() {
     let board = board(&["a", "b"]);
-    for (node, outcome) in [(0, refused()), (1, standby())] {
-        let number = begin(&board, node, 0);
-        board.publish(node, 0, number, outcome);
-    }
+    let number = begin(&board, 0, 0);
+    board.publish(0, 0, number, refused());
+    meet(&board, 1, standby());
     assert_eq!(board.report().assessment.verdict, PairVerdict::NoPrimary);
     let began = Instant::now();
     let (number, what) = board.begin(1, 0).expect("its own");
