@@ -21,6 +21,14 @@ fn balancers(probe: &Probe) -> [Load; 3] {
         .map(|(path, per_second)| Load::start(probe.address, path, per_second, 1))
 }
 
+/// Waits until a probe that has just started has seen all of it.
+fn begins_with(probe: &Probe, verdict: &str) {
+    eventually(SERVER, &format!("{verdict} to begin with"), || {
+        (probe.status_json()["verdict"] == verdict).then_some(())
+    });
+    probe.tells(verdict);
+}
+
 fn answered(balancers: [Load; 3]) {
     for samples in balancers.map(Load::finish) {
         assert!(samples.iter().all(|sample| sample.answer.is_ok()));
@@ -120,7 +128,7 @@ fn clean_switchover_is_never_told_as_a_split_brain_and_a_promotion_never_as_no_p
     let probe = Probe::of(conninfo(&[&nodes[0], &nodes[1]]))
         .with("nodes", "a,b")
         .start();
-    probe.tells("ok");
+    begins_with(&probe, "ok");
     let asked = balancers(&probe);
     for _ in 0..4 {
         let watch = Watch::start(&probe);
@@ -161,7 +169,7 @@ fn login_that_is_refused_is_no_lost_primary() {
     probe.tells("unknown");
     assert!(!probe.log().contains("no_primary"), "{}", probe.log());
     assert!(!probe.metrics().contains_key("pgpair_writable_primaries"));
-    probe.says("/primary", 503, "auth_failed");
+    probe.comes_to_say("/primary", 503, "auth_failed");
 }
 
 #[test]
@@ -172,7 +180,7 @@ fn third_node_that_is_no_standby_degrades_the_pair_and_is_named() {
     let probe = Probe::of(conninfo(&[&primary, &one, &two]))
         .with("nodes", "a,b,c")
         .start();
-    probe.tells("ok");
+    begins_with(&probe, "ok");
     two.kill();
     probe.tells("degraded");
     assert_eq!(probe.status_json()["unwell"], serde_json::json!(["c"]));
@@ -191,7 +199,8 @@ fn standby_that_follows_a_stranger_does_not_stream_from_this_primary() {
         .start();
     eventually(SERVER, "b streams from the stranger", || {
         let state = stranger.sql("SELECT state FROM pg_stat_replication");
-        (state == "streaming").then_some(())
+        (state == "streaming").then_some(())?;
+        (probe.node("b")["replication_state"] == "streaming").then_some(())
     });
     probe.tells("degraded");
     let node = probe.node("b");
@@ -204,7 +213,7 @@ fn standby_that_follows_a_stranger_does_not_stream_from_this_primary() {
     let all = Probe::of(conninfo(&[&primary, &standby, &stranger]))
         .with("nodes", "a,b,c")
         .start();
-    all.tells("ok");
+    begins_with(&all, "ok");
 
     // Promoted, it is another primary of the same system.
     stranger.promote();
@@ -269,7 +278,7 @@ fn standbys_of_one_name_are_not_told_for_each_other() {
     let probe = Probe::of(conninfo(&[&primary, &one, &two]))
         .with("nodes", "a,b,c")
         .start();
-    probe.tells("ok");
+    begins_with(&probe, "ok");
     primary.set("synchronous_standby_names", "FIRST 1 (same)");
     eventually(SERVER, "commits wait for one of them", || {
         let count = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
@@ -302,7 +311,7 @@ fn two_names_of_one_server_are_no_split_brain() {
     let probe = Probe::of(conninfo(&[&primary, &primary]))
         .with("nodes", "a,b")
         .start();
-    probe.tells("degraded");
+    begins_with(&probe, "degraded");
     let node = probe.node("b");
     assert_eq!(node["detail"], "leads to the same server as a", "{node}");
     for path in ["/primary", "/nodes/a/primary", "/nodes/b/primary", "/ready"] {
