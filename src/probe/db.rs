@@ -135,8 +135,10 @@ impl NodeTarget {
         }
     }
 
-    /// Makes the target for new logins to a node.
-    pub fn for_logins(settings: Settings) -> NodeTarget {
+    /// Makes the target for new logins to a node. They have a name of their own in
+    /// `pg_stat_activity`: `pgpair-login`.
+    pub fn for_logins(mut settings: Settings) -> NodeTarget {
+        settings.application_name.push_str("-login");
         NodeTarget {
             anew: true,
             ..NodeTarget::new(settings)

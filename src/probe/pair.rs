@@ -76,6 +76,8 @@ pub struct Known<'a> {
     pub lost_at: Option<Instant>,
     /// For how long it has been seen to stream.
     pub streaming: Option<Span>,
+    /// It has told its role only just now, and of replication nothing yet.
+    pub is_new: bool,
 }
 
 impl<'a> Known<'a> {
@@ -285,7 +287,10 @@ pub fn assess(
     } else if !primaries.rivals.is_empty() {
         seen(PairVerdict::SplitBrain)
     } else if let Some(primary) = primaries.only() {
-        seen(with_primary(known, &nodes, primary))
+        match with_primary(known, &nodes, primary) {
+            Ok(verdict) => seen(verdict),
+            Err(ask_again) => held(ask_again),
+        }
     } else if primaries.servers.is_empty() {
         match without_primary(known) {
             Ok(verdict) => seen(verdict),
@@ -314,19 +319,29 @@ fn older(known: &[Known<'_>], nodes: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-fn with_primary(known: &[Known<'_>], nodes: &[NodeState], primary: usize) -> PairVerdict {
+/// The verdict where one node is the primary, or the nodes that have to tell of
+/// replication first: they have just begun to answer.
+fn with_primary(
+    known: &[Known<'_>],
+    nodes: &[NodeState],
+    primary: usize,
+) -> Result<PairVerdict, Vec<usize>> {
     let others = || (0..known.len()).filter(|&node| node != primary);
     if others().any(|node| cannot_belong(&known[node], &known[primary])) {
-        return PairVerdict::Diverged;
+        return Ok(PairVerdict::Diverged);
     }
     if others().any(|node| nodes[node].reason != Reason::Ok) {
-        return PairVerdict::Degraded;
+        return Ok(PairVerdict::Degraded);
     }
     let streams = |node: usize| known[node].replication().and_then(Replication::streams);
     if others().all(|node| streams(node) == Some(true)) {
-        PairVerdict::Ok
+        return Ok(PairVerdict::Ok);
+    }
+    let new: Vec<usize> = others().filter(|&node| known[node].is_new).collect();
+    if new.is_empty() {
+        Ok(PairVerdict::Unknown)
     } else {
-        PairVerdict::Unknown
+        Err(new)
     }
 }
 

@@ -333,6 +333,11 @@ fn new_login_that_fails_beside_a_held_connection_is_told() {
     let login = |probe: &Probe| probe.status_json()["nodes"][0]["login"].clone();
     assert_eq!(login(&probe)["reason"], "ok");
 
+    let seen = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgpair-login'";
+    eventually(SERVER, "the login is over", || {
+        (primary.sql(seen) == "0").then_some(())
+    });
+
     primary.sql("ALTER ROLE pgpair PASSWORD 'another'");
     eventually(LOGIN + TOLD_WITHIN, "the login that fails is told", || {
         // By itself: nobody asks for it.

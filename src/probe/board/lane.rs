@@ -58,6 +58,8 @@ pub(super) struct Lane {
     /// The latest in which the node told of replication, in the role that it
     /// has now. Shallower ones may follow it.
     deep: Option<Latest>,
+    /// Since when the node has answered in the role that it has now.
+    in_role_since: Option<Instant>,
     /// Since when the node is known to hold the position that it told last.
     held_since: Instant,
     /// While it is seen to be a writable primary.
@@ -103,6 +105,7 @@ impl Lane {
             under_way: None,
             latest: None,
             deep: None,
+            in_role_since: None,
             held_since: now,
             writable: None,
             lost_at: None,
@@ -226,8 +229,11 @@ impl Lane {
         self.writable = Span::follow(self.writable, seen.round_trip(), writable);
         // What it told of replication in another role, or before it was gone, is
         // over.
-        self.deep
-            .take_if(|deep| facts.is_none() || role(&deep.seen) != role(seen));
+        let former = self.latest.as_ref().and_then(|latest| role(&latest.seen));
+        if role(seen).is_none() || role(seen) != former {
+            self.deep = None;
+            self.in_role_since = role(seen).map(|_| seen.ended);
+        }
         let Some(replication) = facts.and_then(|facts| facts.replication.as_deref()) else {
             self.streaming.take_if(|_| self.deep.is_none());
             return;
@@ -324,6 +330,7 @@ impl Lane {
     pub(super) fn known(&self, now: Instant, rules: &Rules) -> Known<'_> {
         let deep = self.deep.as_ref().map(|deep| &deep.seen);
         let deep = deep.filter(|seen| !rules.has_expired(seen, now));
+        let is_young = |since: Instant| now.saturating_duration_since(since) <= rules.lifetime();
         let latest = self.latest.as_ref().map(|latest| &latest.seen);
         let owes = self.overdue || latest.is_some_and(|seen| rules.has_expired(seen, now));
         Known {
@@ -334,6 +341,7 @@ impl Lane {
             writable: self.writable,
             lost_at: self.lost_at,
             streaming: self.streaming,
+            is_new: self.deep.is_none() && self.in_role_since.is_some_and(is_young),
         }
     }
 

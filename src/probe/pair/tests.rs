@@ -37,6 +37,7 @@ impl Made {
             writable: twice.filter(|_| writable),
             lost_at: None,
             streaming: twice.filter(|_| streams && facts.is_some_and(|it| it.in_recovery)),
+            is_new: false,
         }
     }
 }
@@ -345,6 +346,30 @@ fn facts_that_are_too_old_are_not_told() {
     assert_eq!(found.verdict, PairVerdict::Unknown);
     assert_eq!(found.nodes[1].lag, Lag::default());
     assert_eq!(found.nodes[1].lag_asked, None);
+}
+
+#[test]
+fn node_that_has_just_begun_to_answer_is_asked_again_before_the_verdict_changes() {
+    let now = Instant::now() + BEFORE;
+    let (primary, standby) = (made("P1", now), made("S1", now));
+    for (was, is_new, verdict) in [
+        (PairVerdict::Degraded, true, PairVerdict::Degraded),
+        (PairVerdict::Ok, true, PairVerdict::Ok),
+        (PairVerdict::Ok, false, PairVerdict::Unknown),
+    ] {
+        let role_only = Known {
+            replication: None,
+            streaming: None,
+            is_new,
+            ..standby.known()
+        };
+        let known = [primary.known(), role_only];
+        let was = former(was, Some(0));
+        let found = assess(&known, &names(2), &Trail::default(), was, now);
+        assert_eq!(found.verdict, verdict);
+        assert_eq!(found.primary, Some(0));
+        assert_eq!(found.ask_again.is_empty(), !is_new);
+    }
 }
 
 #[test]
