@@ -11,6 +11,7 @@ use crate::support::command::{Observer, Writer, Written, moves, on_this_machine,
 use crate::support::deployment::Deployment;
 use crate::support::play::Drill;
 use crate::support::process;
+use crate::support::told::{Balancers, Watch};
 use crate::support::{eventually, measured, percentile};
 
 /// The write gap's median must be below.
@@ -137,6 +138,8 @@ fn switchovers_lose_nothing<'a>(pair: &Deployment, mut primary: &'a str) -> &'a 
 fn switchovers<'a>(pair: &Deployment, mut primary: &'a str) -> (Vec<Duration>, &'a str) {
     let observer = Observer::start(pair);
     let writer = Writer::start(pair, primary);
+    let probe = ([127, 0, 0, 1], pair.port).into();
+    let (asked, told) = (Balancers::of(probe), Watch::of(probe));
     let mut times = Vec::new();
     for _ in 0..moves() {
         let before = timeline(pair, primary);
@@ -150,16 +153,33 @@ fn switchovers<'a>(pair: &Deployment, mut primary: &'a str) -> (Vec<Duration>, &
     let written = writer.end(primary);
     nothing_is_lost(&written);
     let looks = observer.end();
+    asked.finish();
+    let told = told.finish();
+    let splits = told
+        .iter()
+        .filter(|(verdict, primaries)| verdict == "split_brain" || *primaries > 1);
+    assert_eq!(
+        splits.count(),
+        0,
+        "of {} looks at what the probe tells",
+        told.len()
+    );
+    let log = pair.logs("probe");
+    assert!(
+        log.contains("verdict=") && !log.contains("split_brain"),
+        "{log}"
+    );
     let gaps: Vec<Duration> = times
         .iter()
         .map(|(from, to)| written.gap_between(*from, *to))
         .collect();
     println!(
-        "{} switchovers: write gap median {:?}, all {gaps:?}; {} commits acknowledged, {} lost; {looks} looks, never two primaries",
+        "{} switchovers: write gap median {:?}, all {gaps:?}; {} commits acknowledged, {} lost; {looks} looks, never two primaries; {} looks at the probe, never a split",
         gaps.len(),
         percentile(gaps.iter().copied(), 0.5),
         written.acknowledged,
-        written.lost.len()
+        written.lost.len(),
+        told.len(),
     );
     (gaps, primary)
 }

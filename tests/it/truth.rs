@@ -1,25 +1,16 @@
 //! What is told of the pair is so at that moment, whoever asks how often: facts
 //! have an age, and two nodes are compared only where that can be known.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crate::support::docker::this_run;
-use crate::support::load::Load;
 use crate::support::postgres::{Role, conninfo};
 use crate::support::replication::{SERVER, TOLD_WITHIN};
-use crate::support::{PASSWORD, Pair, Postgres, Probe, eventually, ms};
+use crate::support::told::{Balancers, Watch};
+use crate::support::{PASSWORD, Pair, Postgres, Probe, eventually};
 
 /// WAL enough to be seen as lag.
 const MUCH: u64 = 4 << 20;
-
-/// The usual load balancers: the pair every 0.3 s, and one node every 50 ms.
-fn balancers(probe: &Probe) -> [Load; 3] {
-    [("/primary", 3), ("/ready", 3), ("/nodes/b/ready", 20)]
-        .map(|(path, per_second)| Load::start(probe.address, path, per_second, 1))
-}
 
 /// Waits until a probe that has just started has seen all of it.
 fn begins_with(probe: &Probe, verdict: &str) {
@@ -29,17 +20,11 @@ fn begins_with(probe: &Probe, verdict: &str) {
     probe.tells(verdict);
 }
 
-fn answered(balancers: [Load; 3]) {
-    for samples in balancers.map(Load::finish) {
-        assert!(samples.iter().all(|sample| sample.answer.is_ok()));
-    }
-}
-
 #[test]
 fn standby_that_is_cut_off_is_told_however_often_somebody_asks_for_roles() {
     let pair = Pair::start();
     let probe = pair.probe_when_well();
-    let asked = balancers(&probe);
+    let asked = Balancers::of(probe.address);
     pair.cut_replication();
     probe.tells("degraded");
     let node = probe.node("b");
@@ -71,45 +56,7 @@ fn standby_that_is_cut_off_is_told_however_often_somebody_asks_for_roles() {
     pair.standby.start_again();
     pair.streams();
     probe.tells("ok");
-    answered(asked);
-}
-
-/// Reads `/status` and `/metrics` over and over, and keeps every verdict.
-struct Watch {
-    enough: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<Vec<(String, u64)>>>,
-}
-
-impl Watch {
-    fn start(probe: &Probe) -> Watch {
-        let enough = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&enough);
-        let mut connection = probe.connect();
-        let thread = thread::spawn(move || {
-            let mut seen = Vec::new();
-            while !until.load(Ordering::Relaxed) {
-                let status = connection.get("/status").json();
-                let verdict = status["verdict"].as_str().expect("a word").to_owned();
-                let metrics = connection.get("/metrics").body;
-                let line = "pgpair_writable_primaries ";
-                let primaries = metrics.lines().find_map(|it| it.strip_prefix(line));
-                let primaries = primaries.map_or(0, |it| it.parse().expect("a number"));
-                seen.push((verdict, primaries));
-                thread::sleep(ms(20));
-            }
-            seen
-        });
-        Watch {
-            enough,
-            thread: Some(thread),
-        }
-    }
-
-    fn finish(mut self) -> Vec<(String, u64)> {
-        self.enough.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("once");
-        thread.join().expect("it was answered")
-    }
+    asked.finish();
 }
 
 /// Two nodes that each follow the other one as a standby.
@@ -129,15 +76,15 @@ fn clean_switchover_is_never_told_as_a_split_brain_and_a_promotion_never_as_no_p
         .with("nodes", "a,b")
         .start();
     begins_with(&probe, "ok");
-    let asked = balancers(&probe);
+    let asked = Balancers::of(probe.address);
     for _ in 0..4 {
-        let watch = Watch::start(&probe);
+        let watch = Watch::of(probe.address);
         let [old, new] = &nodes;
         old.become_standby();
         old.stop();
         new.promote();
         // From now on it is the primary.
-        let promoted = Watch::start(&probe);
+        let promoted = Watch::of(probe.address);
         old.start_again();
         eventually(SERVER, "the old primary streams", || {
             let state = new.sql("SELECT state FROM pg_stat_replication");
@@ -154,7 +101,7 @@ fn clean_switchover_is_never_told_as_a_split_brain_and_a_promotion_never_as_no_p
         nodes.reverse();
     }
     assert!(!probe.log().contains("split_brain"), "{}", probe.log());
-    answered(asked);
+    asked.finish();
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod replication;
 pub mod tls;
+pub mod told;
 pub mod trial;
 pub mod versions;
 
