@@ -64,6 +64,12 @@ struct Node {
     replication_state: Option<String>,
     lag_bytes: Option<u64>,
     lag_seconds: Option<f64>,
+    login: Option<Login>,
+}
+
+#[derive(Deserialize)]
+struct Login {
+    reason: String,
 }
 
 /// Asks, prints, and returns the exit code: 0 only if the pair is whole.
@@ -177,6 +183,15 @@ impl Status {
                 text.push_str(&format!("{}: {}\n", plain(&node.name), plain(detail)));
             }
         }
+        for node in &self.nodes {
+            if let Some(login) = node.login.as_ref().filter(|login| login.reason != "ok") {
+                text.push_str(&format!(
+                    "{}: a new login fails: {}\n",
+                    plain(&node.name),
+                    plain(&login.reason)
+                ));
+            }
+        }
         if let (false, Some(detail)) = (self.ready, &self.detail) {
             text.push_str(&format!("not ready: {}\n", plain(detail)));
         }
@@ -285,13 +300,15 @@ mod tests {
     fn what_is_wrong_is_said_in_words_and_unknown_lag_is_not_zero() {
         let json = r#"{"verdict":"degraded","ready":false,"reason":"refused","detail":"nobody there","version":"1","nodes":[
             {"name":"b","state":"running","role":"standby","reason":"not_streaming","detail":"no receiver","age_ms":0},
-            {"name":"a","state":"stopped","reason":"refused","detail":"nobody there","age_ms":9000}]}"#;
+            {"name":"a","state":"stopped","reason":"refused","detail":"nobody there","age_ms":9000,
+             "login":{"reason":"auth_failed","age_ms":1}}]}"#;
         let text = shown(json, false);
         for words in [
             "pair degraded, no primary, not ready: refused",
             "no         unknown",
             "b: no receiver",
             "a: nobody there",
+            "a: a new login fails: auth_failed",
         ] {
             assert!(text.contains(words), "{words:?} in\n{text}");
         }
