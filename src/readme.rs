@@ -1,5 +1,6 @@
 //! The README's tables say what the code does.
 
+use crate::config::parameters::PARAMETERS;
 use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
 use crate::probe::node::Reason;
@@ -64,5 +65,13 @@ fn every_path_is_listed() {
     for (path, _) in PATHS {
         let listed = rows().any(|row| row[0].contains(&format!("`{path}`")));
         assert!(listed, "{path}");
+    }
+}
+
+#[test]
+fn every_parameter_of_a_connection_string_is_listed() {
+    for parameter in &PARAMETERS {
+        let listed = README.contains(&format!("`{}`", parameter.name));
+        assert!(listed, "{}", parameter.name);
     }
 }

@@ -6,67 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Parameters that pgpair uses.
-pub const USED: [&str; 12] = [
-    "application_name",
-    "connect_timeout",
-    "dbname",
-    "host",
-    "hostaddr",
-    "passfile",
-    "password",
-    "port",
-    "sslmode",
-    "sslrootcert",
-    "target_session_attrs",
-    "user",
-];
+use super::parameters;
 
-/// Parameters of libpq that change nothing for a probe that asks every node
-/// itself, over connections of its own; taken so that an application's string
-/// can be used as it is.
-pub const IGNORED: [&str; 16] = [
-    "channel_binding",
-    "client_encoding",
-    "fallback_application_name",
-    "gssencmode",
-    "gsslib",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "options",
-    "sslcompression",
-    "sslsni",
-    "tcp_user_timeout",
-    "ssl_min_protocol_version",
-];
-
-/// Parameters of libpq that pgpair cannot honour. They are named in an error; any
-/// other name may be a piece of the password.
-const NOT_TAKEN: [&str; 17] = [
-    "gssdelegation",
-    "max_protocol_version",
-    "min_protocol_version",
-    "replication",
-    "require_auth",
-    "requirepeer",
-    "requiressl",
-    "service",
-    "servicefile",
-    "ssl_max_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslnegotiation",
-    "sslpassword",
-];
-
-/// The parameters of a connection string, each given once and not empty.
+/// The parameters of a connection string, each with the last value that it was
+/// given, which may be empty.
 pub type Parameters = BTreeMap<String, String>;
 
 /// Why a connection string cannot be used.
@@ -87,8 +30,8 @@ pub enum ConninfoError {
     TwoValues,
     /// A quoted value that does not end.
     Quote,
-    /// A parameter that pgpair cannot honour, by its name if it is one of libpq's.
-    Unknown(Option<&'static str>),
+    /// A parameter that libpq does not know; its name may be a piece of the password.
+    Unknown,
     /// A zero byte.
     Nul,
 }
@@ -109,13 +52,10 @@ impl fmt::Display for ConninfoError {
                 f.write_str("has a parameter with two = (write the second as %3D)")
             }
             ConninfoError::Quote => f.write_str("has a quoted value that does not end"),
-            ConninfoError::Unknown(name) => {
-                match name {
-                    Some(name) => write!(f, "has the unsupported parameter {name}")?,
-                    None => f.write_str("has a parameter that libpq does not know")?,
-                }
-                write!(f, "; use {}", USED.join(", "))
-            }
+            ConninfoError::Unknown => f.write_str(
+                "has a parameter that libpq does not know; use host, port, dbname, user, \
+                 password, sslmode, sslrootcert and what else libpq has",
+            ),
             ConninfoError::Nul => f.write_str("has a zero byte"),
         }
     }
@@ -127,7 +67,7 @@ impl std::error::Error for ConninfoError {}
 ///
 /// # Errors
 ///
-/// Fails if it is neither, or names a parameter that pgpair does not know.
+/// Fails if it is neither, or names a parameter that libpq does not know.
 pub fn parse(text: &str) -> Result<Parameters, ConninfoError> {
     if text.contains('\0') {
         return Err(ConninfoError::Nul);
@@ -136,25 +76,29 @@ pub fn parse(text: &str) -> Result<Parameters, ConninfoError> {
         return Err(ConninfoError::Empty);
     }
     let mut schemes = ["postgresql://", "postgres://"].into_iter();
-    let mut found = match schemes.find_map(|scheme| text.strip_prefix(scheme)) {
-        Some(rest) => parse_uri(rest)?,
-        None if text.contains("://") && !text.contains('=') => return Err(ConninfoError::Scheme),
-        None => parse_pairs(text)?,
-    };
-    found.retain(|_, value| !value.is_empty());
-    Ok(found)
+    match schemes.find_map(|scheme| text.strip_prefix(scheme)) {
+        Some(rest) => parse_uri(rest),
+        None if text.contains("://") && !text.contains('=') => Err(ConninfoError::Scheme),
+        None => parse_pairs(text),
+    }
 }
 
 fn insert(found: &mut Parameters, name: &str, value: String) -> Result<(), ConninfoError> {
-    if USED.contains(&name) {
-        found.insert(name.to_owned(), value);
+    // An old spelling that libpq still takes.
+    if name == "requiressl" {
+        let mode = if value.starts_with('1') {
+            "require"
+        } else {
+            "prefer"
+        };
+        found.insert("sslmode".to_owned(), mode.to_owned());
         return Ok(());
     }
-    if IGNORED.contains(&name) {
-        return Ok(());
+    if !parameters::is_known(name) {
+        return Err(ConninfoError::Unknown);
     }
-    let known = NOT_TAKEN.into_iter().find(|known| *known == name);
-    Err(ConninfoError::Unknown(known))
+    found.insert(name.to_owned(), value);
+    Ok(())
 }
 
 /// `[user[:password]@][host[:port][,…]][/dbname][?name=value[&…]]`
@@ -227,9 +171,7 @@ fn parse_hosts<'a>(found: &mut Parameters, text: &'a str) -> Result<&'a str, Con
         }
     }
     set(found, "host", &names.join(","))?;
-    if ports.iter().any(|port| !port.is_empty()) {
-        set(found, "port", &ports.join(","))?;
-    }
+    set(found, "port", &ports.join(","))?;
     Ok(rest)
 }
 
@@ -335,11 +277,11 @@ mod tests {
                 "postgresql://u:p?x@h?port=1",
                 "host=h password=p?x port=1 user=u",
             ),
-            ("postgresql://a,b/d", "dbname=d host=a,b"),
+            ("postgresql://a,b/d", "dbname=d host=a,b port=,"),
             ("postgresql://a:1,b:2", "host=a,b port=1,2"),
             ("postgresql://a:1,b", "host=a,b port=1,"),
             ("postgresql://[::1]:1/d", "dbname=d host=::1 port=1"),
-            ("postgresql://[::1],b", "host=::1,b"),
+            ("postgresql://[::1],b", "host=::1,b port=,"),
             ("postgresql://%2Frun/d", "dbname=d host=/run"),
             (
                 "postgresql:///d?host=/run&port=1",
@@ -347,9 +289,12 @@ mod tests {
             ),
             ("postgresql://h?sslmode=require", "host=h sslmode=require"),
             ("postgresql://h?ssl=true", "host=h sslmode=require"),
-            ("postgresql://h/d?keepalives=1", "dbname=d host=h"),
+            (
+                "postgresql://h/d?keepalives=1",
+                "dbname=d host=h keepalives=1",
+            ),
             ("postgresql://h/?user=u%20x", "host=h user=u x"),
-            ("postgresql://h?password=&port=", "host=h"),
+            ("postgresql://h?password=&port=", "host=h password= port="),
             ("postgresql://h/d/e?user=u?v", "dbname=d/e host=h user=u?v"),
             ("postgresql://[a/b?c]:1/d", "dbname=d host=a/b?c port=1"),
         ] {
@@ -366,7 +311,10 @@ mod tests {
             (r"password='a\'b\\c'", r"password=a'b\c"),
             (r"password=a\ b", "password=a b"),
             ("host=a,b", "host=a,b"),
-            ("password=''", ""),
+            ("password=''", "password="),
+            ("sslmode=require sslmode=", "sslmode="),
+            ("requiressl=1", "sslmode=require"),
+            ("requiressl=0", "sslmode=prefer"),
             ("password=p=q", "password=p=q"),
             ("host='postgres://x'", "host=postgres://x"),
             ("password=a\u{a0}b\x0bhost=h", "host=h password=a\u{a0}b"),
@@ -390,12 +338,11 @@ mod tests {
             ("postgresql://h?hunter2", "NoValue"),
             ("postgresql://h?user=u&&port=1", "NoValue"),
             ("postgresql://h?password=hunter2=", "TwoValues"),
-            ("host=h password=my hunter=x", "Unknown(None)"),
+            ("host=h password=my hunter=x", "Unknown"),
             ("hunter2", "NoValue"),
             ("host=h hunter2", "NoValue"),
             ("password='hunter2", "Quote"),
-            ("host=h sslcert=x", "Unknown(Some(\"sslcert\"))"),
-            ("postgresql://h?Hunter2=x", "Unknown(None)"),
+            ("postgresql://h?Hunter2=x", "Unknown"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
             let said = parse(text).expect_err("refused").to_string();

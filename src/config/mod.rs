@@ -1,8 +1,11 @@
 //! Flags and environment become one validated [`Config`]. The only reader of
 //! the environment.
 
+mod account;
 pub mod conninfo;
+mod names;
 mod nodes;
+pub mod parameters;
 pub mod value;
 
 use std::collections::HashMap;
@@ -13,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
+use account::Account;
 use log::LevelFilter;
 
 use crate::handover::{self, Handover};
 use crate::pair::guard;
 use crate::pair::layout::Layout;
 use crate::pair::sync::Mode;
-use crate::probe::db::Settings;
+use crate::probe::connect::Settings;
 use crate::probe::verdict::Policy;
 
 /// One setting: its names, what it means and what it is without being set.
@@ -41,8 +45,8 @@ pub const DATABASE_URL: Setting = Setting {
     flag: "database-url",
     value: "URL",
     meaning: "libpq URI or key=value string; several hosts are the pair's nodes in order. \
-              PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE, PGSSLMODE, \
-              PGSSLROOTCERT, PGCONNECT_TIMEOUT and PGAPPNAME fill in what it leaves out. \
+              libpq's variables (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSSLMODE ...) fill in what \
+              it leaves out. Each means what it means to libpq, or is refused by name. \
               Defaults to what those say; one of the two must name a host",
 };
 
@@ -52,7 +56,7 @@ pub const NODES: Setting = Setting {
     flag: "nodes",
     value: "A,B",
     meaning: "names for the hosts, in their order: 1 to 63 letters, digits, '-', '_', '.'. \
-              Defaults to the host names",
+              Of a host name that is too long the first label is taken. Defaults to the host names",
 };
 
 /// Where to listen.
@@ -257,20 +261,28 @@ pub struct Config {
 /// The environment as it was found. `Debug` shows no values: one may be a
 /// password.
 #[derive(Default, Clone)]
-pub struct Environment(HashMap<String, OsString>);
+pub struct Environment {
+    variables: HashMap<String, OsString>,
+    account: Option<Account>,
+}
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
 impl Environment {
     /// Takes this process's environment.
     pub fn of_process() -> Environment {
-        std::env::vars_os()
+        let variables = std::env::vars_os();
+        let known: Environment = variables
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .collect()
+            .collect();
+        Environment {
+            account: Account::of_process(),
+            ..known
+        }
     }
 
     /// Returns a variable that is set and not empty.
@@ -279,19 +291,36 @@ impl Environment {
     ///
     /// Fails if its value is not UTF-8.
     pub fn get(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(value) => match value.to_str() {
-                Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-                None => Err(ConfigError::new(name, None, "must be UTF-8")),
-            },
-        }
+        Ok(self.given(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// Returns a variable that is set, be it to nothing.
+    fn given(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
+        let Some(value) = self.variables.get(name) else {
+            return Ok(None);
+        };
+        let text = value.to_str().map(Some);
+        text.ok_or_else(|| ConfigError::new(name, None, "must be UTF-8"))
+    }
+
+    /// Returns the name of the user who runs this process.
+    fn account_name(&self) -> Option<&str> {
+        self.account.as_ref().map(|account| account.name.as_str())
+    }
+
+    /// Returns the user's home directory, where one is known.
+    fn home(&self) -> Result<Option<&Path>, ConfigError> {
+        let account = self.account.as_ref().map(|account| account.home.as_path());
+        Ok(self.get("HOME")?.map(Path::new).or(account))
     }
 }
 
 impl FromIterator<(String, OsString)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, OsString)>>(variables: I) -> Environment {
-        Environment(variables.into_iter().collect())
+        Environment {
+            variables: variables.into_iter().collect(),
+            account: None,
+        }
     }
 }
 

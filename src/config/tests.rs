@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
-use crate::probe::db::{Host, Password};
+use crate::probe::connect::{ChannelBinding, Host, Password};
 use crate::probe::passfile;
 use crate::probe::tls::SslMode;
 
@@ -186,7 +186,7 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
             "DATABASE_URL: sslrootcert",
         ),
         (
-            &[("DATABASE_URL", "host=h user=u passfile=/hunter2")],
+            &[("DATABASE_URL", "host=h user=u passfile=/etc")],
             "DATABASE_URL: passfile",
         ),
         (
@@ -219,8 +219,8 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
             "PGSSLMODE \"on\"",
         ),
         (
-            &[("PGHOST", "a"), ("PGUSER", "u"), ("PGPASSFILE", missing)],
-            missing,
+            &[("PGHOST", "a"), ("PGUSER", "u"), ("PGPASSFILE", "/etc")],
+            "/etc",
         ),
         (
             &[
@@ -231,6 +231,7 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
             ],
             missing,
         ),
+        (&[("DATABASE_URL", "host=a,a user=u")], "PGPAIR_NODES"),
         (&[URL, ("PGPAIR_NODES", "a")], "PGPAIR_NODES"),
         (&[URL, ("PGPAIR_NODES", "a,a")], "PGPAIR_NODES"),
         (&[URL, ("PGPAIR_NODES", "a,b/c")], "PGPAIR_NODES"),
@@ -294,4 +295,216 @@ fn a_password_file_in_the_home_directory_is_used_unless_others_can_read_it() {
 fn a_slow_deadline_puts_off_when_a_watcher_counts_as_stuck() {
     let config = config(&[("deadline", "30s")], &[URL]).expect("valid");
     assert_eq!(config.stuck_after, Duration::from_secs(60));
+}
+
+/// What libpq 17 documents beyond what the table of parameters says of itself:
+/// keywords, variables, and a value that means something.
+#[test]
+fn parameters_are_honoured_harmless_or_refused_by_name() {
+    for (name, variable, value, taken) in [
+        ("service", "PGSERVICE", "x", false),
+        ("passfile", "PGPASSFILE", "/dev/null", true),
+        ("channel_binding", "PGCHANNELBINDING", "require", true),
+        ("channel_binding", "PGCHANNELBINDING", "Require", false),
+        ("channel_binding", "PGCHANNELBINDING", "", false),
+        ("connect_timeout", "PGCONNECT_TIMEOUT", " 7 ", true),
+        ("connect_timeout", "PGCONNECT_TIMEOUT", "-1", true),
+        ("connect_timeout", "PGCONNECT_TIMEOUT", "7s", false),
+        ("client_encoding", "PGCLIENTENCODING", "LATIN1", true),
+        ("options", "PGOPTIONS", "-c search_path=x", true),
+        ("fallback_application_name", "", "x", true),
+        ("keepalives", "", "0", true),
+        ("keepalives_idle", "", "x", false),
+        ("keepalives_interval", "", "7", true),
+        ("keepalives_count", "", "7", true),
+        ("tcp_user_timeout", "", "x", false),
+        ("sslmode", "PGSSLMODE", "allow", true),
+        ("sslmode", "PGSSLMODE", "Prefer", false),
+        ("sslmode", "PGSSLMODE", "", false),
+        ("sslnegotiation", "PGSSLNEGOTIATION", "postgres", true),
+        ("sslnegotiation", "PGSSLNEGOTIATION", "direct", false),
+        ("sslnegotiation", "PGSSLNEGOTIATION", "", false),
+        ("sslcompression", "PGSSLCOMPRESSION", "1", true),
+        ("sslcert", "PGSSLCERT", "/x", false),
+        ("sslkey", "PGSSLKEY", "/x", false),
+        ("sslcertmode", "PGSSLCERTMODE", "disable", true),
+        ("sslcertmode", "PGSSLCERTMODE", "require", false),
+        ("sslpassword", "", "x", false),
+        ("sslcrl", "PGSSLCRL", "/x", false),
+        ("sslcrldir", "PGSSLCRLDIR", "/x", false),
+        ("sslcrl", "PGSSLCRL", "", true),
+        ("sslsni", "PGSSLSNI", "0", true),
+        ("requirepeer", "PGREQUIREPEER", "postgres", false),
+        ("require_auth", "PGREQUIREAUTH", "scram-sha-256", false),
+        (
+            "ssl_min_protocol_version",
+            "PGSSLMINPROTOCOLVERSION",
+            "tlsv1.3",
+            true,
+        ),
+        (
+            "ssl_min_protocol_version",
+            "PGSSLMINPROTOCOLVERSION",
+            "",
+            true,
+        ),
+        (
+            "ssl_min_protocol_version",
+            "PGSSLMINPROTOCOLVERSION",
+            "1.3",
+            false,
+        ),
+        (
+            "ssl_max_protocol_version",
+            "PGSSLMAXPROTOCOLVERSION",
+            "TLSv1.2",
+            true,
+        ),
+        (
+            "ssl_max_protocol_version",
+            "PGSSLMAXPROTOCOLVERSION",
+            "TLSv1.1",
+            false,
+        ),
+        ("gssencmode", "PGGSSENCMODE", "prefer", true),
+        ("gssencmode", "PGGSSENCMODE", "require", false),
+        ("gssencmode", "PGGSSENCMODE", "no", false),
+        ("krbsrvname", "PGKRBSRVNAME", "postgres", true),
+        ("gsslib", "PGGSSLIB", "gssapi", true),
+        ("gsslib", "PGGSSLIB", "sspi", false),
+        ("gssdelegation", "PGGSSDELEGATION", "1", false),
+        ("replication", "", "database", false),
+        ("replication", "", "off", true),
+        (
+            "target_session_attrs",
+            "PGTARGETSESSIONATTRS",
+            "primary",
+            true,
+        ),
+        (
+            "target_session_attrs",
+            "PGTARGETSESSIONATTRS",
+            "master",
+            false,
+        ),
+        ("load_balance_hosts", "PGLOADBALANCEHOSTS", "random", true),
+        ("load_balance_hosts", "PGLOADBALANCEHOSTS", "on", false),
+        ("min_protocol_version", "PGMINPROTOCOLVERSION", "3.2", false),
+        (
+            "max_protocol_version",
+            "PGMAXPROTOCOLVERSION",
+            "latest",
+            false,
+        ),
+    ] {
+        let url = format!("host=h user=u {name}='{value}'");
+        let by_string = config(&[], &[("DATABASE_URL", &url)]);
+        assert_eq!(by_string.is_ok(), taken, "{url}: {by_string:?}");
+        if let Err(said) = by_string {
+            assert!(
+                said.starts_with(&format!("DATABASE_URL: {name} ")),
+                "{said}"
+            );
+        }
+        if variable.is_empty() {
+            continue;
+        }
+        let by_variable = config(&[], &[("PGHOST", "h"), ("PGUSER", "u"), (variable, value)]);
+        assert_eq!(by_variable.is_ok(), taken, "{variable}: {by_variable:?}");
+        if let Err(said) = by_variable {
+            assert!(said.starts_with(variable), "{said}");
+        }
+    }
+}
+
+fn settings_of(url: &str) -> Settings {
+    let made = config(&[], &[("DATABASE_URL", url)]).expect(url);
+    made.nodes.into_iter().next().expect("a node").1
+}
+
+#[test]
+fn what_is_honoured_arrives_in_the_settings() {
+    let settings = settings_of(
+        "host=h user=u channel_binding=require fallback_application_name=f \
+         options='-c geqo=off' connect_timeout=90 sslmode=require sslnegotiation=direct",
+    );
+    assert_eq!(settings.channel_binding, ChannelBinding::Require);
+    assert_eq!(settings.application_name, "f");
+    assert_eq!(settings.options.as_deref(), Some("-c geqo=off"));
+    assert_eq!(settings.connect_timeout, Duration::from_secs(60));
+    assert!(settings.is_tls_direct);
+    let settings = settings_of("host=/run/x hostaddr=127.0.0.1 user=u");
+    assert_eq!(settings.host, Host::Tcp("/run/x".to_owned()));
+    assert!(settings.hostaddr.is_some());
+}
+
+#[test]
+fn what_the_string_leaves_empty_is_not_filled_in_by_a_variable() {
+    let url = "host=h user=u password='' application_name=''";
+    let variables = [
+        ("DATABASE_URL", url),
+        ("PGPASSWORD", "hunter2"),
+        ("PGAPPNAME", "x"),
+    ];
+    let config = config(&[], &variables).expect("valid");
+    let settings = &config.nodes[0].1;
+    assert_eq!(settings.password, Password::None);
+    assert_eq!(settings.application_name, "pgpair");
+}
+
+#[test]
+fn an_old_variable_asks_for_tls_where_nothing_else_does() {
+    let with = |mode: &[(&str, &str)]| {
+        let variables = [
+            &[("PGHOST", "h"), ("PGUSER", "u"), ("PGREQUIRESSL", "1")],
+            mode,
+        ];
+        config(&[], &variables.concat()).expect("valid").nodes[0]
+            .1
+            .sslmode
+    };
+    assert_eq!(with(&[]), SslMode::Require);
+    assert_eq!(with(&[("PGSSLMODE", "disable")]), SslMode::Disable);
+}
+
+#[test]
+fn an_authority_at_home_is_asked_and_a_list_of_revoked_ones_is_refused() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let folder = home.path().join(".postgresql");
+    fs::create_dir(&folder).expect("a folder");
+    let home = home.path().to_str().expect("UTF-8").to_owned();
+    let with = |mode| {
+        let given = [
+            ("PGHOST", "h"),
+            ("PGUSER", "u"),
+            ("HOME", &home),
+            ("PGSSLMODE", mode),
+        ];
+        config(&[], &given).map(drop)
+    };
+    assert_eq!(with("require"), Ok(()));
+    assert!(with("verify-ca").is_err());
+    let signed = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).expect("signs");
+    fs::write(
+        folder.join("root.crt"),
+        format!("\u{feff}{}", signed.cert.pem()),
+    )
+    .expect("writes");
+    for mode in ["prefer", "require", "verify-ca"] {
+        assert_eq!(with(mode), Ok(()), "{mode}");
+    }
+    fs::write(folder.join("root.crl"), "").expect("writes");
+    let said = with("require").expect_err("refused");
+    assert!(said.contains("root.crl is not supported"), "{said}");
+    assert_eq!(with("disable"), Ok(()));
+    fs::write(folder.join("root.crt"), "nothing").expect("writes");
+    let said = with("prefer").expect_err("refused");
+    assert!(said.contains("root.cr"), "{said}");
+}
+
+#[test]
+fn a_certificate_cannot_be_for_a_host_without_a_name() {
+    let url = "hostaddr=127.0.0.1 user=u sslrootcert=system";
+    let said = config(&[], &[("DATABASE_URL", url)]).expect_err("refused");
+    assert!(said.starts_with("PGHOST must be named"), "{said}");
 }

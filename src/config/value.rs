@@ -44,9 +44,12 @@ pub fn shown(word: &str) -> String {
     format!("{shown:?}")
 }
 
+/// Longest name of a node: that of a label in DNS.
+pub const NODE_NAME_AT_MOST: usize = 63;
+
 /// Says whether `name` will do for a node: it stands in paths, logs and labels.
 pub fn is_node_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
+    (1..=NODE_NAME_AT_MOST).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

@@ -11,7 +11,7 @@ use postgres::config::SslMode;
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 
-use crate::probe::tls;
+use crate::probe::tls::Connector;
 use crate::threads;
 
 /// One row: each cell as text, or NULL.
@@ -127,8 +127,6 @@ impl Server {
             "-c statement_timeout={} -c synchronous_commit=local",
             within.as_millis()
         );
-        let unused =
-            tls::connector(tls::SslMode::Disable, None).expect("without roots nothing is missing");
         postgres::Config::new()
             .host_path(&self.directory)
             .user("postgres")
@@ -136,7 +134,7 @@ impl Server {
             .application_name("pgpair-command")
             .options(&options)
             .ssl_mode(SslMode::Disable)
-            .connect(unused)
+            .connect(Connector::unused())
             .map_err(|error| meaning(&error))
     }
 }

@@ -1,26 +1,23 @@
 //! The round trip to PostgreSQL: the SQL, the connection pool and the meaning
-//! of its errors. The only file that names `postgres` and `r2d2`.
+//! of its errors. The only file that names `r2d2`.
 
 use std::error::Error as _;
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use postgres::config::{SslMode as PgSslMode, SslNegotiation};
 use postgres::error::{DbError, Severity, SqlState};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
+use super::connect::{self, Settings};
 use super::node::{Facts, Failure, Reason, What};
-use super::passfile::{self, Secret};
 use super::query::{self, Row, Session, Table, Trouble};
-use super::stream::{Bounded, Meter, TooMuch};
-use super::tls::{Connector, SslMode, TlsError};
+use super::stream::{Meter, TooMuch};
+use super::tls::{self, TlsError};
 use super::watch::{Observer, Target};
 use crate::sockets;
 use crate::text::printable;
@@ -29,18 +26,6 @@ use crate::threads::lock;
 /// Longest wait for a connection from the pool. A watcher counts as stuck
 /// earlier and is abandoned then; this lets its thread end some time after.
 const POOL_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Keepalives free what hangs on a host that is really gone. Idle 5 s + 3 probes
-/// 2 s apart = 11 s, about as long as a stuck watcher is left alone.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_RETRIES: u32 = 3;
-
-/// The limit on unacknowledged data. TCP sends again after 0.2 s, 0.4 s, 0.8 s, …:
-/// who waited longer than 3 s would go on waiting for as long again when the
-/// network is back, and a new connection takes a moment. A frozen server's kernel
-/// acknowledges all the same.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a server that refused the session's settings is not offered them
 /// again: it may be a pooler now and the server itself later.
@@ -51,64 +36,6 @@ const VALUE_AT_MOST: usize = 64;
 
 /// Longest message of a server that is logged.
 const CAUSE_AT_MOST: usize = 500;
-
-/// Where a server is to be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// A name or an address.
-    Tcp(String),
-    /// The directory of a Unix socket.
-    Unix(PathBuf),
-}
-
-/// Where the password comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// None is needed or known.
-    None,
-    /// Given with the connection.
-    Given(Secret),
-    /// Looked up in a password file at every connection, so that a rotated
-    /// password is picked up.
-    File(PathBuf),
-}
-
-/// How to connect to one node.
-#[derive(Clone)]
-pub struct Settings {
-    /// The server's name or socket; also the name that its certificate must
-    /// carry with `verify-full`.
-    pub host: Host,
-    /// Its address, where that should not be looked up.
-    pub hostaddr: Option<IpAddr>,
-    /// Its port.
-    pub port: u16,
-    /// The role to log in as.
-    pub user: String,
-    /// The database.
-    pub dbname: String,
-    /// The role's password.
-    pub password: Password,
-    /// The name shown in `pg_stat_activity`.
-    pub application_name: String,
-    /// Longest wait for TCP to connect.
-    pub connect_timeout: Duration,
-    /// How the connection is protected.
-    pub sslmode: SslMode,
-    /// The connector that goes with `sslmode`.
-    pub tls: Connector,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("dbname", &self.dbname)
-            .field("sslmode", &self.sslmode)
-            .finish_non_exhaustive()
-    }
-}
 
 /// One node, and the observers that were made for it.
 pub struct NodeTarget {
@@ -364,20 +291,20 @@ impl Manager {
 }
 
 /// Why there is no connection.
-enum Unconnected {
+pub(super) enum Unconnected {
     /// Perhaps because of the options.
     OptionsRefused(Failure),
     Failed(Failure),
 }
 
 impl Unconnected {
-    fn failure(self) -> Failure {
+    pub(super) fn failure(self) -> Failure {
         match self {
             Unconnected::OptionsRefused(failure) | Unconnected::Failed(failure) => failure,
         }
     }
 
-    fn of(error: &postgres::Error) -> Unconnected {
+    pub(super) fn of(error: &postgres::Error) -> Unconnected {
         let failure = failure_of(error);
         match error.code().map(|state| state.code().get(..2)) {
             // Not supported, protocol, value, name or access. Whoever knows
@@ -393,95 +320,15 @@ fn connect(
     lease: &Lease,
     options: Option<&str>,
 ) -> Result<(Server, Session), Unconnected> {
-    let mut config = postgres::Config::new();
-    config
-        .user(&settings.user)
-        .dbname(&settings.dbname)
-        .application_name(&settings.application_name)
-        .connect_timeout(settings.connect_timeout)
-        .keepalives(true)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(TCP_USER_TIMEOUT)
-        .port(settings.port)
-        .options(options.unwrap_or_default());
-    match settings.host {
-        // As in libpq, a Unix socket is never encrypted.
-        Host::Unix(_) => config.ssl_mode(PgSslMode::Disable),
-        Host::Tcp(_) => config
-            .ssl_mode(PgSslMode::Require)
-            .ssl_negotiation(SslNegotiation::Direct),
-    };
-    locate(&mut config, settings, lease).map_err(Unconnected::Failed)?;
-    if let Some(secret) = password(settings).map_err(Unconnected::Failed)? {
-        config.password(secret.expose());
-    }
-    let meter = Meter::of_greeting();
-    let stream = Bounded::new(settings.tls.clone(), settings.sslmode, meter.clone());
-    let client = config.connect(stream);
+    let tell = |addresses| *lease.addresses() = addresses;
+    let (client, meter) = connect::connect(settings, options, tell)?;
     let mut server = Server {
-        client: client.map_err(|error| Unconnected::of(&error))?,
+        client,
         meter,
         ended: false,
     };
     let session = Session::begin(&mut server, options.is_some()).map_err(Unconnected::Failed)?;
     Ok((server, session))
-}
-
-/// Names the server in `config`; looks its addresses up here, where a failure
-/// can be told from the rest.
-fn locate(
-    config: &mut postgres::Config,
-    settings: &Settings,
-    lease: &Lease,
-) -> Result<(), Failure> {
-    let name = match &settings.host {
-        Host::Unix(directory) => {
-            config.host_path(directory);
-            return Ok(());
-        }
-        Host::Tcp(name) => name,
-    };
-    let addresses = match settings.hostaddr {
-        Some(address) => vec![SocketAddr::new(address, settings.port)],
-        None => resolve(name, settings.port)?,
-    };
-    for address in &addresses {
-        config.host(name).hostaddr(address.ip());
-    }
-    *lease.addresses() = addresses;
-    Ok(())
-}
-
-fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let unresolved = || Failure::new(Reason::Unresolved, "the host name does not resolve");
-    let found: Vec<SocketAddr> = (name, port)
-        .to_socket_addrs()
-        .map_err(|error| unresolved().with_cause(error.to_string()))?
-        .collect();
-    if found.is_empty() {
-        return Err(unresolved());
-    }
-    Ok(found)
-}
-
-fn password(settings: &Settings) -> Result<Option<Secret>, Failure> {
-    match &settings.password {
-        Password::None => Ok(None),
-        Password::Given(secret) => Ok(Some(secret.clone())),
-        Password::File(path) => {
-            let entries = passfile::read(path).map_err(|error| {
-                Failure::new(Reason::AuthFailed, "the password file cannot be used")
-                    .with_cause(error.to_string())
-            })?;
-            let host = match &settings.host {
-                Host::Tcp(name) => name.clone(),
-                Host::Unix(_) => "localhost".to_owned(),
-            };
-            Ok(entries.find(&host, settings.port, &settings.dbname, &settings.user))
-        }
-    }
 }
 
 /// Reads the answer to several statements, one table each.
@@ -532,6 +379,14 @@ fn by_sql_state(state: &SqlState, said: Said<'_>) -> (Reason, &'static str) {
         SqlState::CANNOT_CONNECT_NOW if said.message.contains("shutting down") => shutting_down,
         SqlState::CANNOT_CONNECT_NOW => by_recovery(said),
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => shutting_down,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            if said.message.contains("client certificate") =>
+        {
+            (
+                Reason::AuthFailed,
+                "the server asks for a client's certificate, which is not supported",
+            )
+        }
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             (Reason::AuthFailed, "the server did not let pgpair in")
         }
@@ -591,7 +446,7 @@ fn by_recovery(said: Said<'_>) -> (Reason, &'static str) {
 fn by_cause(error: &postgres::Error) -> (Reason, &'static str) {
     let refused = (Reason::Refused, "the server closed the connection");
     if let Some(cause) = find_cause::<TlsError>(error) {
-        return (Reason::TlsFailed, tls_detail(cause));
+        return (Reason::TlsFailed, tls::detail(cause));
     }
     if find_cause::<TooMuch>(error).is_some() {
         return (
@@ -621,16 +476,25 @@ fn by_cause(error: &postgres::Error) -> (Reason, &'static str) {
     match error.to_string().as_str() {
         said if said.contains("TLS") => (Reason::TlsFailed, "the server does not offer TLS"),
         said if said.contains("authentication") || said.contains("configuration") => {
-            (Reason::AuthFailed, "the server did not let pgpair in")
+            (Reason::AuthFailed, login_detail(&chain(error)))
         }
         _ => (Reason::Error, "the conversation with the server failed"),
     }
 }
 
-fn tls_detail(cause: &TlsError) -> &'static str {
-    match cause {
-        TlsError::InvalidCertificate(_) => "the server's certificate is not acceptable",
-        _ => "TLS could not be agreed on",
+/// What the driver says where it ends a login by itself.
+fn login_detail(said: &str) -> &'static str {
+    match said {
+        _ if said.contains("password missing") => {
+            "the server asks for a password, and none is known"
+        }
+        _ if said.contains("channel binding") => {
+            "the server binds no channel, which channel_binding=require asks for"
+        }
+        _ if said.contains("unsupported") => {
+            "the server asks for a way to log in that is not supported"
+        }
+        _ => "the server did not let pgpair in",
     }
 }
 
@@ -667,7 +531,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::tls::connector;
 
     #[test]
     fn sql_states_have_their_words() {
@@ -759,22 +622,5 @@ mod tests {
             assert_eq!(reason, expected, "{detail:?}");
             assert_eq!(phrase.contains("hot_standby"), reason == Reason::Refused);
         }
-    }
-
-    #[test]
-    fn settings_do_not_show_the_password() {
-        let settings = Settings {
-            host: Host::Tcp("db".to_owned()),
-            hostaddr: None,
-            port: 5432,
-            user: "pgpair".to_owned(),
-            dbname: "postgres".to_owned(),
-            password: Password::Given(Secret::new("hunter2")),
-            application_name: "pgpair".to_owned(),
-            connect_timeout: Duration::from_secs(1),
-            sslmode: SslMode::Disable,
-            tls: connector(SslMode::Disable, None).expect("without roots"),
-        };
-        assert!(!format!("{settings:?} {:?}", settings.password).contains("hunter2"));
     }
 }

@@ -1,6 +1,7 @@
 //! What is true: how each node is asked, what it answered, and what follows.
 
 pub mod board;
+pub mod connect;
 pub mod db;
 pub mod guard;
 pub mod lag;
@@ -9,6 +10,8 @@ pub mod node;
 pub mod pair;
 pub mod passfile;
 pub mod query;
+pub mod read;
+mod resolve;
 pub mod span;
 pub mod stream;
 pub mod tls;

@@ -1,10 +1,13 @@
-//! libpq's password file: `host:port:database:user:password` lines.
+//! libpq's password file: `host:port:database:user:password` lines, in bytes of
+//! whatever encoding.
 
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use super::read;
 
 /// A password file holds a few lines; anything larger is something else.
 const BYTES_AT_MOST: u64 = 1024 * 1024;
@@ -12,18 +15,25 @@ const BYTES_AT_MOST: u64 = 1024 * 1024;
 /// Permission bits of group and others, none of which may be set.
 const OTHERS: u32 = 0o077;
 
+/// The same for a file of root's that is read by somebody else: its group must be
+/// the reader's. Kubernetes mounts secrets like that, and libpq takes keys so.
+const OTHERS_OF_ROOTS: u32 = 0o037;
+
+/// The device of `/dev/null`, on every Linux.
+const NULL_DEVICE: u64 = 0x0103;
+
 /// A password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Vec<u8>);
 
 impl Secret {
     /// Wraps a password.
-    pub fn new(password: impl Into<String>) -> Secret {
+    pub fn new(password: impl Into<Vec<u8>>) -> Secret {
         Secret(password.into())
     }
 
     /// Hands the password out, to be sent to the server only.
-    pub fn expose(&self) -> &str {
+    pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -52,7 +62,7 @@ impl PassfileError {
             PassfileError::Unreadable(_, cause) => format!("cannot read {name}: {cause}"),
             PassfileError::NoPassfile(_) => format!("{name} is not a password file"),
             PassfileError::Exposed(_, mode) => {
-                format!("others may use {name} (mode {mode:04o}); make it 0600")
+                format!("others may use {name} (mode {mode:04o}); make it 0600, or 0440 and root's")
             }
         }
     }
@@ -74,81 +84,109 @@ impl std::error::Error for PassfileError {}
 pub struct Entries(Vec<Secret>);
 
 impl Entries {
-    /// Parses the text of a password file; comments are passed over.
-    pub fn parse(text: &str) -> Entries {
-        let lines = text.split('\n').map(|line| line.trim_end_matches('\r'));
-        let lines = lines.filter(|line| !line.starts_with('#'));
+    /// Parses the bytes of a password file; comments are passed over.
+    pub fn parse(bytes: &[u8]) -> Entries {
+        let lines = bytes.split(|byte| *byte == b'\n').map(without_returns);
+        let lines = lines.filter(|line| !line.starts_with(b"#"));
         Entries(lines.map(Secret::new).collect())
     }
 
-    /// Returns the password of the first line that matches; `*` matches all. A
-    /// line with too few fields matches nothing.
-    pub fn find(&self, host: &str, port: u16, database: &str, user: &str) -> Option<Secret> {
+    /// Returns the password of the first line that matches, under any of the host's
+    /// names; `*` matches all. A line with too few fields matches nothing.
+    pub fn find(&self, hosts: &[&str], port: u16, database: &str, user: &str) -> Option<Secret> {
         let port = port.to_string();
-        let wanted = [host, &port, database, user];
         let rest_of = |line| {
-            wanted
-                .iter()
-                .try_fold(line, |rest, field| after(rest, field))
+            let rest = hosts.iter().find_map(|host| after(line, host))?;
+            let mut wanted = [&*port, database, user].into_iter();
+            wanted.try_fold(rest, after)
         };
         let found = self.0.iter().find_map(|line| rest_of(line.expose()));
         found.map(|rest| Secret(unescaped(rest)))
     }
 }
 
+fn without_returns(mut line: &[u8]) -> &[u8] {
+    while let Some(shorter) = line.strip_suffix(b"\r") {
+        line = shorter;
+    }
+    line
+}
+
 /// Returns what follows the first field of `line` if that is `wanted` or `*`.
 ///
 /// As in libpq, a colon that the wanted text has too need not be protected by a
 /// backslash, and a protected `*` is only a star.
-fn after<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
-    if let Some(rest) = line.strip_prefix("*:") {
+fn after<'a>(line: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
+    if let Some(rest) = line.strip_prefix(b"*:") {
         return Some(rest);
     }
-    let mut characters = line.chars();
-    for expected in wanted.chars() {
-        let found = match characters.next()? {
-            '\\' => characters.next()?,
+    let mut bytes = line.iter();
+    for expected in wanted.bytes() {
+        let found = match *bytes.next()? {
+            b'\\' => *bytes.next()?,
             other => other,
         };
         if found != expected {
             return None;
         }
     }
-    characters.as_str().strip_prefix(':')
+    bytes.as_slice().strip_prefix(b":")
 }
 
-/// Reads the password: to the next colon or the end of the line, each character
+/// Reads the password: to the next colon or the end of the line, each byte
 /// perhaps protected by a backslash.
-fn unescaped(text: &str) -> String {
-    let mut password = String::new();
-    let mut characters = text.chars();
-    while let Some(character) = characters.next().filter(|it| *it != ':') {
-        password.push(match character {
-            '\\' => characters.next().unwrap_or('\\'),
-            other => other,
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut password = Vec::new();
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next().filter(|it| **it != b':') {
+        password.push(match byte {
+            b'\\' => *bytes.next().unwrap_or(&b'\\'),
+            other => *other,
         });
     }
     password
 }
 
-/// Reads a password file.
+/// Reads a password file. As in libpq, one that is not there has no lines, and
+/// neither has `/dev/null`.
 ///
 /// # Errors
 ///
 /// Fails if it cannot be read, is not a regular file, is larger than 1 MiB, or
-/// if others than its owner have any right to it.
+/// if others than its owner have any right to it; but for the group of a file of
+/// root's, where somebody else reads it.
 pub fn read(path: &Path) -> Result<Entries, PassfileError> {
     let unreadable = |cause| PassfileError::Unreadable(path.to_owned(), cause);
-    let about = fs::metadata(path).map_err(unreadable)?;
+    let about = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Entries::default()),
+        about => about.map_err(unreadable)?,
+    };
+    if about.file_type().is_char_device() && about.rdev() == NULL_DEVICE {
+        return Ok(Entries::default());
+    }
     if !about.is_file() || about.len() > BYTES_AT_MOST {
         return Err(PassfileError::NoPassfile(path.to_owned()));
     }
-    let mode = about.mode() & 0o7777;
-    if mode & OTHERS != 0 {
-        return Err(PassfileError::Exposed(path.to_owned(), mode));
+    let (about, bytes) = read::regular_file(path, BYTES_AT_MOST).map_err(unreadable)?;
+    if is_exposed(
+        about.mode(),
+        about.uid(),
+        rustix::process::geteuid().as_raw(),
+    ) {
+        return Err(PassfileError::Exposed(
+            path.to_owned(),
+            about.mode() & 0o7777,
+        ));
     }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Entries::parse(&text))
+    Ok(Entries::parse(&bytes))
+}
+
+fn is_exposed(mode: u32, owner: u32, reader: u32) -> bool {
+    let others = match owner == 0 && reader != 0 {
+        true => OTHERS_OF_ROOTS,
+        false => OTHERS,
+    };
+    mode & others != 0
 }
 
 #[cfg(test)]
@@ -161,7 +199,7 @@ mod tests {
     #[test]
     fn the_first_matching_line_wins() {
         let entries = Entries::parse(
-            "# comment\n\
+            b"# comment\n\
              \n\
              too:few\n\
              a:5432:app:alice:one\n\
@@ -175,10 +213,10 @@ mod tests {
             ("b", 1, "app", "bob", "three"),
             ("c", 1, "x", "y", "rest"),
         ] {
-            let found = entries.find(host, port, database, user);
+            let found = entries.find(&[host], port, database, user);
             assert_eq!(found, Some(Secret::new(expected)), "{host}:{port}");
         }
-        assert_eq!(Entries::parse("a:1:b:c:d").find("x", 1, "b", "c"), None);
+        assert_eq!(Entries::parse(b"a:1:b:c:d").find(&["x"], 1, "b", "c"), None);
     }
 
     #[test]
@@ -191,15 +229,15 @@ mod tests {
             ("h:1:d:u:", ""),
             (r"h:1:d:u:end\", r"end\"),
         ] {
-            let found = Entries::parse(line).find("h", 1, "d", "u");
+            let found = Entries::parse(line.as_bytes()).find(&["h"], 1, "d", "u");
             assert_eq!(found, Some(Secret::new(password)), "{line}");
         }
         for line in [r"\:\:1:1:d:u:v6", "::1:1:d:u:v6", "*:1:d:u:v6\r\r"] {
-            let found = Entries::parse(line).find("::1", 1, "d", "u");
+            let found = Entries::parse(line.as_bytes()).find(&["::1"], 1, "d", "u");
             assert_eq!(found, Some(Secret::new("v6")), "{line}");
         }
         assert_eq!(
-            Entries::parse(r"\*:1:d:u:v6").find("::1", 1, "d", "u"),
+            Entries::parse(br"\*:1:d:u:v6").find(&["::1"], 1, "d", "u"),
             None
         );
     }
@@ -221,10 +259,58 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_or_a_directory_is_refused_with_its_name() {
+    fn only_the_line_that_matches_counts_whatever_the_others_are_written_in() {
+        let bytes = b"# f\xfcr die Probe\nx\xff:1:d:u:no\nh:1:d:u:p\xe4ss\n\xff";
+        let found = Entries::parse(bytes).find(&["h"], 1, "d", "u");
+        assert_eq!(found, Some(Secret::new(*b"p\xe4ss")));
+    }
+
+    #[test]
+    fn a_host_of_several_names_is_found_under_the_first_line_with_any() {
+        let entries = Entries::parse(b"localhost:1:d:u:one\n/tmp:*:*:u:two\n");
+        for (hosts, expected) in [
+            (&["/tmp", "localhost"][..], Some("one")),
+            (&["/tmp"], Some("two")),
+            (&["/run/x"], None),
+        ] {
+            let found = entries.find(hosts, 1, "d", "u");
+            assert_eq!(found, expected.map(Secret::new), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_group_may_read_what_root_mounted_for_somebody_else() {
+        for (mode, owner, reader, exposed) in [
+            (0o100_600, 0, 0, false),
+            (0o100_440, 0, 0, true),
+            (0o100_440, 0, 1_000, false),
+            (0o100_640, 0, 1_000, false),
+            (0o100_460, 0, 1_000, true),
+            (0o100_450, 0, 1_000, true),
+            (0o100_444, 0, 1_000, true),
+            (0o100_440, 1_000, 1_000, true),
+        ] {
+            let found = is_exposed(mode, owner, reader);
+            assert_eq!(found, exposed, "{mode:o} of {owner} for {reader}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_the_null_device_have_no_lines() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let missing = directory.path().join("pgpass");
-        for path in [directory.path(), &missing] {
+        for path in [directory.path().join("pgpass"), "/dev/null".into()] {
+            assert_eq!(read(&path).expect("none"), Entries::default(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_with_its_name_and_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let pipe = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).expect("a pipe");
+        for path in [directory.path(), &pipe, Path::new("/dev/zero")] {
             let said = read(path).expect_err("refused").to_string();
             assert!(said.contains(&path.display().to_string()), "{said}");
         }

@@ -14,7 +14,8 @@ use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::tls::{Connector, SslMode};
+use super::connect::Way;
+use super::tls::Connector;
 
 /// Longest reply to one query, and longest greeting. Replication facts with 100
 /// senders and 100 slots take 50 kB. Rows cost the driver up to 25 times their
@@ -71,22 +72,18 @@ impl Meter {
     }
 }
 
-/// Makes bounded streams, encrypted as `sslmode` asks for. The driver is to be
-/// told that TLS is required and begins at once: so it leaves all of it to us.
+/// Makes bounded streams, encrypted or not. The driver is to be told that TLS is
+/// required and begins at once: so it leaves all of it to us.
 pub struct Bounded {
     tls: Connector,
-    sslmode: SslMode,
+    way: Way,
     meter: Meter,
 }
 
 impl Bounded {
     /// Makes the connector for one connection, read by `meter`.
-    pub fn new(tls: Connector, sslmode: SslMode, meter: Meter) -> Bounded {
-        Bounded {
-            tls,
-            sslmode,
-            meter,
-        }
+    pub(super) fn new(tls: Connector, way: Way, meter: Meter) -> Bounded {
+        Bounded { tls, way, meter }
     }
 }
 
@@ -100,7 +97,7 @@ impl MakeTlsConnect<Socket> for Bounded {
             // A name that no certificate can have matters with TLS only.
             inner: MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, domain)
                 .map_err(Into::into),
-            sslmode: self.sslmode,
+            way: self.way,
             meter: self.meter.clone(),
         })
     }
@@ -109,7 +106,7 @@ impl MakeTlsConnect<Socket> for Bounded {
 /// Agrees with one server on TLS.
 pub struct Agreement {
     inner: Result<Inner, BoxError>,
-    sslmode: SslMode,
+    way: Way,
     meter: Meter,
 }
 
@@ -133,8 +130,10 @@ impl TlsConnect<Socket> for Agreement {
 
 impl Agreement {
     async fn agree(self, mut socket: Socket) -> Result<Layer, BoxError> {
-        if self.sslmode == SslMode::Disable {
-            return Ok(Layer::Plain(socket));
+        match self.way {
+            Way::Plain => return Ok(Layer::Plain(socket)),
+            Way::TlsAtOnce => return encrypted(self.inner, socket).await,
+            Way::TlsIfOffered | Way::Tls => {}
         }
         socket.write_all(&SSL_REQUEST).await?;
         // Exactly one byte: what a stranger sends after it in plain text must not
@@ -142,13 +141,16 @@ impl Agreement {
         let mut answer = [0];
         socket.read_exact(&mut answer).await?;
         match answer {
-            [b'S'] => Ok(Layer::Encrypted(Box::new(
-                self.inner?.connect(socket).await?,
-            ))),
-            _ if self.sslmode == SslMode::Prefer => Ok(Layer::Plain(socket)),
+            [b'S'] => encrypted(self.inner, socket).await,
+            _ if self.way == Way::TlsIfOffered => Ok(Layer::Plain(socket)),
             _ => Err("the server does not offer TLS".into()),
         }
     }
+}
+
+async fn encrypted(inner: Result<Inner, BoxError>, socket: Socket) -> Result<Layer, BoxError> {
+    let stream = inner?.connect(socket).await?;
+    Ok(Layer::Encrypted(Box::new(stream)))
 }
 
 enum Layer {

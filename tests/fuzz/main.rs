@@ -93,6 +93,7 @@ macro_rules! held {
 held! {
     accept_chooses_the_format_that_the_client_prefers: "accept";
     answers_are_taken_apart_as_they_were_put_together: "answer";
+    certificates_are_understood_or_refused_without_harm: "certificate";
     command_lines_run_or_say_why_not_in_one_line_without_secrets: "cli";
     connection_strings_mean_what_they_mean_to_libpq: "conninfo";
     durations_are_exact_and_bounded: "duration";

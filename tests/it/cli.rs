@@ -52,8 +52,6 @@ fn missing_settings_are_named() {
             &[("PGUSER", "pgpair"), ("PGPASSWORD", "hunter2")],
             "DATABASE_URL",
         ),
-        (&[("DATABASE_URL", "postgresql://host/db")], "user"),
-        (&[("PGHOST", "host")], "PGUSER"),
     ] {
         assert_refused(&mut with(variables, &[]), 2, &[named]);
     }
@@ -75,7 +73,24 @@ fn connection_strings_that_cannot_be_used_are_refused_without_showing_them() {
             "postgresql://u:hunter2@h/d?sslmode=verify-full",
             "sslrootcert",
         ),
-        ("postgresql://u:hunter2@h/d?sslcert=x", "sslcert"),
+        (
+            "postgresql://u:hunter2@h/d?sslcert=x",
+            "sslcert is not supported: ",
+        ),
+        (
+            "postgresql://u:hunter2@h/d?sslpassword=hunter2",
+            "sslpassword is not supported: ",
+        ),
+        (
+            "postgresql://u:hunter2@h/d?gssencmode=require",
+            "gssencmode is not supported: ",
+        ),
+        (
+            "postgresql://u:hunter2@h/d?ssl_max_protocol_version=TLSv1.1",
+            "ssl_max_protocol_version",
+        ),
+        ("postgresql://u:hunter2@h/d?sslmode=", "sslmode"),
+        ("postgresql://u:hunter2@a,%20b/d", "host"),
         (
             "postgresql://u:hunter2@h/d?nonsense=hunter2",
             "does not know",
@@ -108,8 +123,12 @@ fn libpq_variables_that_cannot_be_used_are_named() {
         ("PGSSLMODE", "maybe"),
         ("PGSSLMODE", "verify-ca"),
         ("PGSSLROOTCERT", "/nowhere/ca.crt"),
-        ("PGCONNECT_TIMEOUT", "-1"),
-        ("PGPASSFILE", "/nowhere/pgpass"),
+        ("PGCONNECT_TIMEOUT", "soon"),
+        ("PGPASSFILE", "/etc"),
+        ("PGSSLCRL", "/nowhere/ca.crl"),
+        ("PGCHANNELBINDING", "maybe"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGSERVICE", "db"),
     ] {
         let common = [
             ("PGHOST", "127.0.0.1"),
@@ -209,7 +228,6 @@ fn files_that_cannot_be_used_are_named() {
         ("PGSSLROOTCERT", &missing),
         ("PGPASSFILE", &exposed),
         ("PGPASSFILE", directory.path()),
-        ("PGPASSFILE", &missing),
     ] {
         let path = plain(path);
         let take = if variable == "PGPASSFILE" { 2 } else { 3 };
@@ -230,6 +248,24 @@ fn password_file_at_home_that_others_can_read_is_refused() {
         ("HOME", plain(home.path())),
     ];
     assert_refused(&mut with(&variables, &[]), 2, &[plain(&path), "0600"]);
+}
+
+/// Nobody waits for a pipe that nobody writes to.
+#[test]
+fn pipe_is_no_password_file_and_no_authority() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("pipe");
+    let made = run(Command::new("mkfifo").arg("-m").arg("600").arg(&path));
+    assert_eq!(made.code(), 0, "{}", made.stderr);
+    let common = [
+        ("PGHOST", "127.0.0.1"),
+        ("PGUSER", "pgpair"),
+        ("PGSSLMODE", "require"),
+    ];
+    for variable in ["PGPASSFILE", "PGSSLROOTCERT"] {
+        let variables = [&common[..], &[(variable, plain(&path))]].concat();
+        assert_refused(&mut with(&variables, &[]), 2, &[variable, plain(&path)]);
+    }
 }
 
 fn plain(path: &Path) -> &str {

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgpair::probe::tls::{Roots, SslMode, connector};
+use pgpair::probe::tls::{Connector, Options, Roots, SslMode};
 use postgres::Client;
 use postgres::config::SslMode as Encryption;
 use serde_json::Value;
@@ -106,8 +106,11 @@ impl Drop for Led {
 }
 
 fn connect(root: &Path, port: u16) -> Result<Client, postgres::Error> {
-    let roots = Roots::File(root.join("tls/ca.crt"));
-    let tls = connector(SslMode::VerifyFull, Some(&roots));
+    let tls = Connector::new(&Options {
+        mode: SslMode::VerifyFull,
+        roots: Some(Roots::File(root.join("tls/ca.crt"))),
+        ..Options::default()
+    });
     let tls = tls.expect("the authority's certificate");
     let password = fs::read_to_string(root.join("secrets/app")).expect("readable");
     postgres::Config::new()

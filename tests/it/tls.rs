@@ -76,7 +76,9 @@ fn server_with_a_certificate_is_believed_as_far_as_the_mode_says() {
         &[
             ("disable", None, NAME, Plain),
             ("prefer", None, NAME, Encrypted),
-            ("prefer", wrong, NAME, Encrypted),
+            ("prefer", right, NAME, Encrypted),
+            // As with libpq, which would rather have no TLS than a stranger's.
+            ("prefer", wrong, NAME, Plain),
             ("require", None, NAME, Encrypted),
             ("require", right, NAME, Encrypted),
             ("require", wrong, NAME, Fails),

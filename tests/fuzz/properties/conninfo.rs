@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use pgpair::config::conninfo::{self, ConninfoError, IGNORED, Parameters, USED};
+use pgpair::config::conninfo::{self, ConninfoError, Parameters};
+use pgpair::config::parameters::PARAMETERS;
 use pgpair::config::{Config, Environment, Flags};
 
 use super::{MARK, holds_no_password, is_a_plain_line, libpq};
@@ -33,45 +34,27 @@ fn agrees_with_libpq(text: &str) {
     }
     let theirs = libpq::parse(text);
     match (&found, &theirs) {
-        (Ok(found), Some(theirs)) => assert_eq!(*found, used(theirs), "{text:?}"),
+        (Ok(found), Some(theirs)) => assert_eq!(*found, in_utf8(theirs), "{text:?}"),
         (Ok(found), None) => assert!(is_newer_than_libpq(text), "{text:?}: {found:?}"),
         (Err(ConninfoError::Empty), _) => assert!(text.trim().is_empty()),
         (Err(ConninfoError::Percent), Some(_)) => assert!(is_not_utf8(text), "{text:?}"),
-        (Err(ConninfoError::Unknown(_)), Some(theirs)) => {
-            let foreign = |(name, _): &(String, Vec<u8>)| {
-                !USED.contains(&name.as_str()) && !IGNORED.contains(&name.as_str())
-            };
-            // An older way to say `sslmode=require`, which is not taken.
-            assert!(
-                theirs.iter().any(foreign) || text.contains("requiressl"),
-                "{text:?}"
-            );
-        }
         (Err(error), Some(theirs)) => panic!("{text:?}: {error:?}, and libpq: {theirs:?}"),
         (Err(_), None) => {}
     }
 }
 
-/// What pgpair uses of what libpq read; what is empty is as good as left out.
-fn used(theirs: &[(String, Vec<u8>)]) -> Parameters {
-    let ours = theirs.iter().filter(|(name, value)| {
-        let no_port = name == "port" && value.iter().all(|b| *b == b',');
-        USED.contains(&name.as_str()) && !value.is_empty() && !no_port
-    });
-    ours.map(|(name, value)| {
+fn in_utf8(theirs: &[(String, Vec<u8>)]) -> Parameters {
+    let theirs = theirs.iter().map(|(name, value)| {
         let value = String::from_utf8(value.clone()).expect("UTF-8, or it is refused");
         (name.clone(), value)
-    })
-    .collect()
+    });
+    theirs.collect()
 }
 
 /// Names a parameter that this libpq does not know yet, or not any more.
 fn is_newer_than_libpq(text: &str) -> bool {
-    let unknown = |name: &&&str| !libpq::knows(name);
-    IGNORED
-        .iter()
-        .filter(unknown)
-        .any(|name| text.contains(name))
+    let mut newer = PARAMETERS.iter().filter(|it| !libpq::knows(it.name));
+    newer.any(|it| text.contains(it.name))
 }
 
 fn is_not_utf8(text: &str) -> bool {
@@ -128,5 +111,15 @@ fn shows_nothing(text: &str) {
             }
         }
         Err(error) => is_a_plain_line(&error.to_string()),
+    }
+}
+
+/// Whatever this libpq knows is honoured, harmless or refused by name.
+#[test]
+fn every_parameter_and_variable_of_libpq_is_known() {
+    for (name, variable) in libpq::known() {
+        let known = PARAMETERS.iter().find(|it| it.name == name);
+        let known = known.unwrap_or_else(|| panic!("{name} is not known"));
+        assert_eq!(known.variable, variable.unwrap_or_default(), "{name}");
     }
 }

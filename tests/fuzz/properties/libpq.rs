@@ -27,6 +27,7 @@ struct ConninfoOption {
 
 type Connection = *mut c_void;
 
+type Defaults = unsafe extern "C" fn() -> *mut ConninfoOption;
 type Parse = unsafe extern "C" fn(*const c_char, *mut *mut c_char) -> *mut ConninfoOption;
 type FreeOptions = unsafe extern "C" fn(*mut ConninfoOption);
 type Free = unsafe extern "C" fn(*mut c_void);
@@ -36,6 +37,7 @@ type Text = unsafe extern "C" fn(Connection) -> *const c_char;
 type Finish = unsafe extern "C" fn(Connection);
 
 struct Libpq {
+    defaults: Defaults,
     parse: Parse,
     free_options: FreeOptions,
     free: Free,
@@ -63,6 +65,7 @@ fn libpq() -> &'static Libpq {
         // SAFETY: the types are those that `libpq-fe.h` declares.
         unsafe {
             Libpq {
+                defaults: mem::transmute::<*mut c_void, Defaults>(symbol(c"PQconndefaults")),
                 parse: mem::transmute::<*mut c_void, Parse>(symbol(c"PQconninfoParse")),
                 free_options: mem::transmute::<*mut c_void, FreeOptions>(symbol(c"PQconninfoFree")),
                 free: mem::transmute::<*mut c_void, Free>(symbol(c"PQfreemem")),
@@ -84,6 +87,25 @@ pub fn parse(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
             .filter_map(|(name, value)| Some((name, value?)))
             .collect()
     })
+}
+
+/// Returns every parameter that libpq knows, and its variable.
+pub fn known() -> Vec<(String, Option<String>)> {
+    // SAFETY: the array ends with a null keyword; the texts live until it is freed.
+    unsafe {
+        let options = (libpq().defaults)();
+        assert!(!options.is_null(), "out of memory");
+        let text = |it: *const c_char| CStr::from_ptr(it).to_str().expect("ASCII").to_owned();
+        let mut found = Vec::new();
+        let mut at = options;
+        while !(*at).keyword.is_null() {
+            let variable = (!(*at).envvar.is_null()).then(|| text((*at).envvar));
+            found.push((text((*at).keyword), variable));
+            at = at.add(1);
+        }
+        (libpq().free_options)(options);
+        found
+    }
 }
 
 /// Says whether libpq knows a parameter of this name.
@@ -123,7 +145,7 @@ fn all(text: &str) -> Option<Vec<(String, Option<Vec<u8>>)>> {
 
 /// Returns the password that libpq would log in with, empty if it finds none. It
 /// begins to connect and gives up at once.
-pub fn password(parameters: &[(&str, &str)]) -> String {
+pub fn password(parameters: &[(&str, &str)]) -> Vec<u8> {
     ask(parameters, libpq().password)
 }
 
@@ -134,10 +156,10 @@ pub fn knows_sslmode(mode: &str) -> bool {
         &[("hostaddr", "127.0.0.1"), ("user", "u"), ("sslmode", mode)],
         libpq().message,
     );
-    !message.contains("invalid sslmode value")
+    !String::from_utf8_lossy(&message).contains("invalid sslmode value")
 }
 
-fn ask(parameters: &[(&str, &str)], what: Text) -> String {
+fn ask(parameters: &[(&str, &str)], what: Text) -> Vec<u8> {
     let text = |it: &str| CString::new(it).expect("no zero byte");
     let names: Vec<CString> = parameters.iter().map(|(name, _)| text(name)).collect();
     let values: Vec<CString> = parameters.iter().map(|(_, value)| text(value)).collect();
@@ -151,8 +173,7 @@ fn ask(parameters: &[(&str, &str)], what: Text) -> String {
     unsafe {
         let connection = (libpq().start)(names.as_ptr(), values.as_ptr(), 0);
         assert!(!connection.is_null(), "out of memory");
-        let answer = CStr::from_ptr(what(connection)).to_string_lossy();
-        let answer = answer.into_owned();
+        let answer = CStr::from_ptr(what(connection)).to_bytes().to_vec();
         (libpq().finish)(connection);
         answer
     }

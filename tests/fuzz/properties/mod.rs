@@ -2,6 +2,7 @@
 //! bytes that panics where it does not hold, so that proptest and libFuzzer can
 //! both look for such bytes.
 
+mod certificate;
 mod cli;
 mod client;
 mod conninfo;
@@ -17,9 +18,10 @@ mod values;
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is also that of its corpus and its words.
-pub const ALL: [(&str, Property); 13] = [
+pub const ALL: [(&str, Property); 14] = [
     ("accept", exposition::accept),
     ("answer", client::answer),
+    ("certificate", certificate::certificate),
     ("cli", cli::cli),
     ("conninfo", conninfo::conninfo),
     ("duration", values::duration),

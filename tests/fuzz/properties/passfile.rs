@@ -14,13 +14,17 @@ struct Looking<'a> {
     user: &'a str,
 }
 
-/// The password found is the one that libpq finds; whatever is written with its
-/// colons and backslashes protected is read as it was.
+/// The password found is the one that libpq finds, whatever the file is written in;
+/// whatever is written with its colons and backslashes protected is read as it was.
 pub fn passfile(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (first, file) = match end {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[][..]),
+    };
+    let Ok(first) = std::str::from_utf8(first) else {
         return;
     };
-    let (first, file) = text.split_once('\n').unwrap_or((text, ""));
     let fields: Vec<&str> = first.split('\t').collect();
     let field = |at: usize| fields.get(at).copied().filter(|it| !it.is_empty());
     let looking = Looking {
@@ -33,20 +37,29 @@ pub fn passfile(bytes: &[u8]) {
         user: field(3).unwrap_or("u"),
     };
     let entries = Entries::parse(file);
-    let found = entries.find(looking.host, looking.port, looking.dbname, looking.user);
-    let found = found.as_ref().map(|secret| secret.expose());
+    let found = find(&entries, &looking);
     holds_no_password(&format!("{entries:?}"));
     if is_comparable(&looking, file) {
-        assert_eq!(found.unwrap_or(""), libpqs(&looking, file), "{text:?}");
+        assert_eq!(
+            found.unwrap_or_default(),
+            libpqs(&looking, file),
+            "{bytes:?}"
+        );
     }
     is_read_as_written(&looking, file);
 }
 
+fn find(entries: &Entries, looking: &Looking<'_>) -> Option<Vec<u8>> {
+    let found = entries.find(&[looking.host], looking.port, looking.dbname, looking.user);
+    found.map(|secret| secret.expose().to_vec())
+}
+
 /// libpq ends texts at a zero byte and the list of hosts at a comma, and takes a
 /// path for a socket.
-fn is_comparable(looking: &Looking<'_>, file: &str) -> bool {
-    let all = [looking.host, looking.dbname, looking.user, file];
-    !all.iter().any(|text| text.contains('\0'))
+fn is_comparable(looking: &Looking<'_>, file: &[u8]) -> bool {
+    let all = [looking.host, looking.dbname, looking.user];
+    !file.contains(&0)
+        && !all.iter().any(|text| text.contains('\0'))
         && !looking.host.contains(',')
         && !looking.host.starts_with(['/', '@'])
         // A name may be a whole connection string.
@@ -54,8 +67,8 @@ fn is_comparable(looking: &Looking<'_>, file: &str) -> bool {
         && !looking.dbname.contains("://")
 }
 
-fn libpqs(looking: &Looking<'_>, file: &str) -> String {
-    libpq::with_file(file.as_bytes(), |path: &Path| {
+fn libpqs(looking: &Looking<'_>, file: &[u8]) -> Vec<u8> {
+    libpq::with_file(file, |path: &Path| {
         libpq::password(&[
             ("host", looking.host),
             // Nobody is asked: the password is looked up before.
@@ -70,26 +83,22 @@ fn libpqs(looking: &Looking<'_>, file: &str) -> String {
     })
 }
 
-fn is_read_as_written(looking: &Looking<'_>, password: &str) {
-    let written = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let keys = [looking.host, looking.dbname, looking.user];
-    let lines = [&keys[..], &[password]].concat();
-    if lines.iter().any(|text| text.contains(['\n', '\r'])) || looking.host.starts_with('#') {
+fn is_read_as_written(looking: &Looking<'_>, password: &[u8]) {
+    let written = |text: &[u8]| -> Vec<u8> {
+        let protected = |byte: &u8| match byte {
+            b'\\' | b':' => vec![b'\\', *byte],
+            byte => vec![*byte],
+        };
+        text.iter().flat_map(protected).collect()
+    };
+    let port = looking.port.to_string();
+    let [host, dbname, user] = [looking.host, looking.dbname, looking.user].map(str::as_bytes);
+    let fields = [host, port.as_bytes(), dbname, user, password];
+    let ends = |text: &&[u8]| text.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+    if fields.iter().any(ends) || looking.host.starts_with('#') {
         return;
     }
-    let line = format!(
-        "{}:{}:{}:{}:{}",
-        written(looking.host),
-        looking.port,
-        written(looking.dbname),
-        written(looking.user),
-        written(password),
-    );
-    let found =
-        Entries::parse(&line).find(looking.host, looking.port, looking.dbname, looking.user);
-    assert_eq!(
-        found.as_ref().map(|it| it.expose()),
-        Some(password),
-        "{line:?}"
-    );
+    let line = fields.map(written).join(&b':');
+    let found = find(&Entries::parse(&line), looking);
+    assert_eq!(found.as_deref(), Some(password), "{line:?}");
 }

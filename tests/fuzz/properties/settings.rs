@@ -10,8 +10,14 @@ use pgpair::probe::verdict::Scope;
 
 use super::{is_a_plain_line, libpq};
 
-/// pgpair takes these of libpq's modes; `allow` would send plain text first.
-const MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
+const MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
 
 /// More are no pair.
 const NODES_AT_MOST: usize = 16;
@@ -36,7 +42,9 @@ pub fn settings(bytes: &[u8]) {
         values[1].1 = "";
     }
     let given = values.into_iter().chain([("PGUSER", "u")]);
+    // An empty mode is refused, as by libpq; one that is not set is not.
     let environment: Environment = given
+        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| (name.to_owned(), OsString::from(value)))
         .collect();
     let [mode, roots, hosts, addresses, ..] = values.map(|(_, value)| value);
@@ -59,7 +67,7 @@ pub fn settings(bytes: &[u8]) {
         }
     }
     if !mode.contains('\0') && !mode.is_empty() {
-        let known = MODES.contains(&mode) || mode == "allow";
+        let known = MODES.contains(&mode);
         assert_eq!(libpq::knows_sslmode(mode), known, "{mode:?}");
     }
 }
