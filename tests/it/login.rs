@@ -1,7 +1,7 @@
 //! Servers that do not let the probe in, and passwords from a file.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Instant;
 
@@ -147,6 +147,130 @@ fn rotated_password_is_picked_up_at_the_next_connection() {
     fs::remove_file(&path).expect("removes");
     server.sql(hang_up);
     probe.is_not_ready(&["auth_failed"]);
+}
+
+/// Whose a password file is in a container, and who reads it there.
+struct Mounted<'a> {
+    mode: u32,
+    owner: u32,
+    reader: &'a str,
+    is_taken: bool,
+}
+
+/// As Kubernetes mounts a secret: root's, for a group of the reader's.
+#[test]
+fn password_file_may_be_roots_where_the_reader_is_of_its_group() {
+    let server = Postgres::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (at, mounted) in [
+        Mounted {
+            mode: 0o440,
+            owner: 0,
+            reader: "1000:70",
+            is_taken: true,
+        },
+        Mounted {
+            mode: 0o640,
+            owner: 0,
+            reader: "1000:70",
+            is_taken: true,
+        },
+        Mounted {
+            mode: 0o600,
+            owner: 1_000,
+            reader: "1000:70",
+            is_taken: true,
+        },
+        Mounted {
+            mode: 0o444,
+            owner: 0,
+            reader: "1000:70",
+            is_taken: false,
+        },
+        Mounted {
+            mode: 0o440,
+            owner: 1_000,
+            reader: "1000:70",
+            is_taken: false,
+        },
+        Mounted {
+            mode: 0o440,
+            owner: 0,
+            reader: "0:70",
+            is_taken: false,
+        },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = directory.path().join(at.to_string());
+        write_passfile(&path, &server, PASSWORD);
+        chown(&path, Some(mounted.owner), Some(70)).expect("chown");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mounted.mode)).expect("chmod");
+        let recipe = Probe::of(conninfo(&server, "user=pgpair dbname=postgres"))
+            .variable("PGPASSFILE", "/pgpass")
+            .docker_option(&format!("--user={}", mounted.reader))
+            .docker_option(&format!("--volume={}:/pgpass:ro", path.display()));
+        if mounted.is_taken {
+            recipe.start_in_container().becomes_ready();
+        } else {
+            let said = recipe.refusal_in_container();
+            assert!(said.contains("others may use /pgpass"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn password_file_is_found_in_the_home_of_the_user_that_no_variable_tells() {
+    let server = Postgres::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (users, file) = (
+        directory.path().join("passwd"),
+        directory.path().join("pgpass"),
+    );
+    fs::write(
+        &users,
+        "root:x:0:0::/root:\npgpair:x:1000:1000::/home/of/probe:\n",
+    )
+    .expect("writes");
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o644)).expect("chmod");
+    write_passfile(&file, &server, PASSWORD);
+    chown(&file, Some(1_000), Some(1_000)).expect("chown");
+    // The user's name comes from there too.
+    let probe = Probe::of(conninfo(&server, "dbname=postgres"))
+        .variable("HOME", "")
+        .variable("USER", "somebody")
+        .docker_option("--user=1000:1000")
+        .docker_option(&format!("--volume={}:/etc/passwd:ro", users.display()))
+        .docker_option(&format!(
+            "--volume={}:/home/of/probe/.pgpass:ro",
+            file.display()
+        ))
+        .start_in_container();
+    probe.becomes_ready();
+}
+
+/// `localhost` stands for the folder where libpq looks by itself, and for no other.
+#[test]
+fn password_for_a_socket_is_found_under_its_folder() {
+    let server = Postgres::start();
+    server.let_in_first("local all pgpair scram-sha-256\n");
+    let folder = format!("/proc/{}/root/run/postgresql", server.container().pid());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("pgpass");
+    for (host, is_found) in [(folder.as_str(), true), ("localhost", false)] {
+        fs::write(&path, format!("{host}:*:*:pgpair:{PASSWORD}\n")).expect("writes");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let probe = Probe::of(format!("host={folder} user=pgpair dbname=postgres"))
+            .variable("PGPASSFILE", path.to_str().expect("a plain path"))
+            .start();
+        if is_found {
+            probe.becomes_ready();
+        } else {
+            let answer = probe.is_not_ready(&["auth_failed"]);
+            assert!(answer.body.contains("asks for a password"), "{answer:?}");
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod fuzz;
 mod guard;
 mod host;
 mod hostile;
+mod libpq;
 mod load;
 mod login;
 mod network;

@@ -1,10 +1,13 @@
 //! The fault matrix, the network's side: packets that vanish, servers that
 //! accept and do not answer or answer nonsense, names that move.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::docker::this_run;
 use crate::support::load::{self, Load};
+use crate::support::names;
 use crate::support::probe::RECOVERY;
 use crate::support::proxy::{Does, Proxy};
 use crate::support::tls::Authority;
@@ -243,6 +246,30 @@ fn name_that_does_not_resolve_is_unresolved() {
     let unresolved = Says([&["unresolved"]; 3]);
     let trial = Trial::of(&probe, &[], unresolved);
     trial.holds(unresolved, ms(500));
+}
+
+/// Asked for both at once, musl's resolver fails the name.
+#[test]
+fn name_with_an_address_resolves_whatever_is_said_about_ipv6() {
+    let primary = Postgres::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("resolv.conf");
+    // Not by way of Docker's, which has ideas of its own.
+    let server = format!("nameserver {}\n", this_run().gateway());
+    fs::write(&file, server).expect("writes");
+    let mount = format!("--volume={}:/etc/resolv.conf:ro", file.display());
+    for (label, _) in names::ABOUT_IPV6 {
+        let host = names::name_of(label, primary.address());
+        let conninfo =
+            format!("host={host} user=pgpair password={PASSWORD} dbname=postgres sslmode=disable");
+        let probe = Probe::of(conninfo)
+            .docker_option(&mount)
+            .start_in_container();
+        probe.becomes_ready();
+        primary
+            .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgpair'");
+        assert_eq!(probe.ready().status, 200, "{label}");
+    }
 }
 
 // Row 21.

@@ -301,6 +301,11 @@ impl Container {
         pid.parse().expect("a process id")
     }
 
+    /// Says whether its first process is there.
+    pub fn is_running(&self) -> bool {
+        docker(&["inspect", "--format", "{{.State.Running}}", &self.name]) == "true"
+    }
+
     /// Returns the exit code of a container that has ended.
     pub fn exit_code(&self) -> i32 {
         let format = "{{.State.Running}} {{.State.ExitCode}}";

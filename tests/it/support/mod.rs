@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod probe;
 pub mod process;
 pub mod proxy;
+pub mod psql;
 pub mod replication;
 pub mod tls;
 pub mod told;

@@ -229,6 +229,19 @@ impl Postgres {
         });
     }
 
+    /// Puts lines before all others of `pg_hba.conf`.
+    pub fn let_in_first(&self, lines: &str) {
+        let file = format!("{DATA}/pg_hba.conf");
+        let script = format!("{{ cat; cat {file}; }} >{file}.new; cat {file}.new >{file}");
+        self.container.sh("postgres", &script, lines.as_bytes());
+        let before = self.sql("SELECT clock_timestamp()");
+        self.sql("SELECT pg_reload_conf()");
+        let is_read = format!("SELECT pg_conf_load_time() > '{before}'");
+        eventually(Duration::from_secs(5), "the lines are read", || {
+            (self.sql(&is_read) == "t").then_some(())
+        });
+    }
+
     // What can be asked of it.
 
     /// Connects as the superuser.

@@ -137,6 +137,14 @@ impl Recipe {
         command
     }
 
+    /// Runs it where it has to refuse its settings, and returns the line that says so.
+    pub fn refusal(self) -> String {
+        let done = process::run(&mut self.command(), b"", Duration::from_secs(5));
+        assert_eq!(done.code(), 2, "{}: {}", self.conninfo, done.stderr);
+        assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+        done.stderr
+    }
+
     /// Starts it as a process on this host, on a free port.
     pub fn start(self) -> Probe {
         let (mut probe, stderr) = self.start_unread();
@@ -178,10 +186,35 @@ impl Recipe {
     /// Starts it in a container of its own image, as PID 1, where the names
     /// of other containers resolve.
     pub fn start_in_container(self) -> Probe {
+        let container = self.run_in_container();
+        let probe = Probe {
+            address: SocketAddr::new(container.address, 5000),
+            deadline: self.deadline,
+            keeper: Keeper::Container(container),
+            log: Arc::default(),
+            forwarder: None,
+        };
+        eventually(Duration::from_secs(5), "the probe listens", || {
+            Connection::try_open(probe.address).ok()
+        });
+        probe
+    }
+
+    /// As [`Recipe::refusal`], in a container.
+    pub fn refusal_in_container(self) -> String {
+        let container = self.run_in_container();
+        eventually(Duration::from_secs(5), "it has ended", || {
+            (!container.is_running()).then_some(())
+        });
+        assert_eq!(container.exit_code(), 2);
+        container.logs()
+    }
+
+    fn run_in_container(&self) -> Container {
         let image = docker::probe_image();
         let run = this_run();
         let dns = run.gateway().to_string();
-        names::serve_unknown(run.gateway());
+        names::serve(run.gateway());
         let conninfo = format!("DATABASE_URL={}", self.conninfo);
         let mut options = vec!["--dns", &dns, "--env", &conninfo];
         let variables: Vec<String> = self
@@ -194,24 +227,8 @@ impl Recipe {
         }
         options.extend(self.options.iter().map(String::as_str));
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let container = Container::run(
-            run.new_name(),
-            run.new_address(),
-            image,
-            &options,
-            &arguments,
-        );
-        let probe = Probe {
-            address: SocketAddr::new(container.address, 5000),
-            deadline: self.deadline,
-            keeper: Keeper::Container(container),
-            log: Arc::default(),
-            forwarder: None,
-        };
-        eventually(Duration::from_secs(5), "the probe listens", || {
-            Connection::try_open(probe.address).ok()
-        });
-        probe
+        let (name, address) = (run.new_name(), run.new_address());
+        Container::run(name, address, image, &options, &arguments)
     }
 }
 

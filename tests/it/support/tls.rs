@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
+use super::Postgres;
+
 /// A server's certificate and key, in PEM.
 pub struct Certificate {
     pub pem: String,
@@ -57,5 +59,33 @@ impl Authority {
             pem: signed.pem(),
             key_pem: key.serialize_pem(),
         }
+    }
+}
+
+/// What a shell script made.
+pub struct Made {
+    pub server: Certificate,
+    /// For `sslrootcert`.
+    pub roots: String,
+}
+
+/// Runs a script in a server's container, where there is OpenSSL; it leaves
+/// `server.crt`, `server.key` and `root.crt`.
+pub fn made_by_openssl(server: &Postgres, script: &str) -> Made {
+    let folder = "cd \"$(mktemp -d)\"; exec 3>&1 >&2";
+    let tell = "for name in server.crt server.key root.crt; do cat $name; echo; echo ==; done >&3";
+    let said = server
+        .container()
+        .sh("postgres", &format!("{folder}\n{script}\n{tell}"), b"");
+    let parts: Vec<&str> = said.split("\n==").collect();
+    let &[pem, key_pem, roots, _] = &parts[..] else {
+        panic!("three files are made: {said}");
+    };
+    Made {
+        server: Certificate {
+            pem: format!("{pem}\n"),
+            key_pem: key_pem.to_owned(),
+        },
+        roots: roots.to_owned(),
     }
 }
