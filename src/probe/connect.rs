@@ -223,8 +223,12 @@ fn config(settings: &Settings, options: Option<&str>) -> Config {
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES)
         .tcp_user_timeout(TCP_USER_TIMEOUT)
-        .port(settings.port)
-        .options(&options.collect::<Vec<_>>().join(" "));
+        .port(settings.port);
+    // None is not the same as empty: a pooler refuses both.
+    let options = options.collect::<Vec<_>>().join(" ");
+    if !options.is_empty() {
+        config.options(&options);
+    }
     match settings.host {
         Host::Unix(_) => config.ssl_mode(PgSslMode::Disable),
         // The stream agrees on TLS by itself, or on none.

@@ -26,18 +26,20 @@ pub const OPTIONS: &str = "-c search_path=pg_catalog -c client_min_messages=erro
     -c max_parallel_workers_per_gather=0 \
     -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3";
 
-/// Asks for the version, and whether [`OPTIONS`] are in force.
-const GREETING: &str = "SHOW server_version_num; SHOW search_path";
+/// Asks for the version.
+const GREETING: &str = "SHOW server_version_num";
 
-/// Settings that not every version knows. A server that works on a query, or
-/// waits for a lock, notices that we are gone: otherwise each watcher that was
-/// abandoned would leave a server process behind for as long as that takes.
-const SETTINGS_SINCE: [(u32, &str); 4] = [
-    (110_000, "SET jit = off"),
-    (140_000, "SET client_connection_check_interval = 1000"),
-    (140_000, "SET idle_session_timeout = 0"),
-    (170_000, "SET transaction_timeout = 0"),
-];
+/// Gives the session those settings that not every version knows, where
+/// [`OPTIONS`] are in force: behind a pooler that dropped them, what is set stays
+/// with a server's session that is given to somebody else next. A server that works
+/// on a query, or waits for a lock, is to notice that we are gone: otherwise each
+/// watcher that was abandoned would leave a server process behind for as long as
+/// that takes.
+const SETTINGS: &str = "SELECT pg_catalog.set_config(s.name, v.value, false) \
+    FROM (VALUES ('jit', 'off'), ('client_connection_check_interval', '1000'), \
+      ('idle_session_timeout', '0'), ('transaction_timeout', '0')) AS v (name, value) \
+    JOIN pg_catalog.pg_settings s ON s.name OPERATOR(pg_catalog.=) v.name \
+    WHERE pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) 'pg_catalog'";
 
 /// Who is primary: one round trip in the simple protocol, which needs no
 /// prepared statement, so that a pooler in between may hand every query to
@@ -147,22 +149,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Greets the server and gives the session those settings that depend on its
-    /// version. `pinned`: [`OPTIONS`] were given with the connection.
+    /// Greets the server. `pinned`: [`OPTIONS`] were given with the connection.
     pub fn begin(server: &mut dyn Server, pinned: bool) -> Result<Session, Failure> {
-        let told = match server.query(GREETING) {
-            Ok(told) => told,
-            Err(Trouble::Refused { .. }) => Vec::new(),
-            Err(Trouble::Lost(failure)) => return Err(failure),
-        };
-        let shown = |statement: usize| told.get(statement)?.first()?.first()?.as_deref();
-        let version = shown(0).and_then(|version| version.parse().ok());
-        // Behind a pooler that dropped the options, what is set stays with the
-        // server's session, which is given to somebody else next.
-        if pinned && shown(1) == Some("pg_catalog") {
-            set(server, version.unwrap_or_default())?;
+        let with_settings = format!("{GREETING}; {SETTINGS}");
+        let greetings = [with_settings.as_str(), GREETING];
+        for greeting in greetings.into_iter().skip(usize::from(!pinned)) {
+            match server.query(greeting) {
+                Ok(told) => return Ok(Session::new(version(&told))),
+                Err(Trouble::Lost(failure)) => return Err(failure),
+                // A server of another make need not know them.
+                Err(Trouble::Refused { .. }) => {}
+            }
         }
-        Ok(Session::new(version))
+        Ok(Session::new(None))
     }
 
     fn new(version: Option<u32>) -> Session {
@@ -369,14 +368,8 @@ fn since(column: &str) -> String {
     format!("EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {column})")
 }
 
-fn set(server: &mut dyn Server, version: u32) -> Result<(), Failure> {
-    let known = SETTINGS_SINCE.iter().filter(|(since, _)| *since <= version);
-    let settings: Vec<&str> = known.map(|(_, setting)| *setting).collect();
-    match server.query(&settings.join("; ")) {
-        Err(Trouble::Lost(failure)) => Err(failure),
-        // A server of another make need not know them.
-        Err(Trouble::Refused { .. }) | Ok(_) => Ok(()),
-    }
+fn version(told: &[Table]) -> Option<u32> {
+    told.first()?.first()?.first()?.as_ref()?.parse().ok()
 }
 
 /// The expression of a part that is one value. What a role without `pg_monitor` may

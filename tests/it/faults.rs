@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::load::{self, Load, Sample};
 use crate::support::postgres::conninfo;
 use crate::support::probe::RECOVERY;
+use crate::support::proxy::Proxy;
 use crate::support::trial::{ALONE, AT_ONCE, BOTH, GONE, SILENT, Says};
 use crate::support::{Pair, Postgres, Probe, Trial, eventually, measured, ms, percentile};
 
@@ -219,10 +220,10 @@ fn lock_on_a_catalogue_is_a_silent_server_and_piles_nothing_up() {
 #[test]
 fn slow_query_is_a_silent_server_until_it_is_fast_again() {
     let primary = Postgres::start();
-    primary.may_become_slow();
-    let probe = Probe::watching(&primary);
+    let proxy = Proxy::before(&primary);
+    let probe = Probe::of(proxy.conninfo("disable")).start();
     let mut trial = Trial::of(&probe, &[&primary], ALONE);
-    let fault = primary.slow();
+    let fault = proxy.slow();
     trial.flips(&fault, Says::alone(SILENT));
     // An answer comes now and then, and always too late.
     trial.is_overdue_at_once();
@@ -248,12 +249,17 @@ fn server_in_crash_recovery_is_starting_and_ready_when_that_ends() {
 }
 
 #[test]
-fn standby_that_lets_nobody_in_is_starting() {
+fn standby_that_will_let_nobody_in_is_told_from_one_that_is_starting() {
     let primary = Postgres::start();
     let standby = Postgres::closed_standby_of(&primary);
     let probe = Probe::of(standby.conninfo()).start();
     let _health = probe.watch_health();
-    probe.becomes_not_ready("starting");
+    probe.becomes_not_ready("refused");
+    let detail = probe.ready().json()["detail"].clone();
+    assert!(
+        detail.as_str().is_some_and(|it| it.contains("hot_standby")),
+        "{detail}"
+    );
 }
 
 // Row 17.
@@ -315,7 +321,9 @@ fn pair_without_a_primary_says_so() {
 #[test]
 fn read_only_primary_is_not_ready_until_it_takes_writes_again() {
     let primary = Postgres::start();
-    primary.sql("ALTER ROLE pgpair SET default_transaction_read_only = on");
-    let probe = Probe::of(primary.conninfo()).start();
-    probe.is_not_ready(&["read_only"]);
+    let probe = Probe::watching(&primary);
+    primary.set("default_transaction_read_only", "on");
+    probe.becomes_not_ready("read_only");
+    primary.set("default_transaction_read_only", "off");
+    probe.becomes_ready();
 }

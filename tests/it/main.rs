@@ -27,6 +27,7 @@ mod proxy_role;
 mod renewal;
 mod replication;
 mod service;
+mod session;
 mod shutdown;
 mod soak;
 mod tls;

@@ -7,7 +7,7 @@ use crate::support::versions::{Versioned, versions};
 const SUPPORTED: [u32; 6] = [13, 14, 15, 16, 17, 18];
 
 #[test]
-fn every_supported_version_is_tried() {
+fn every_supported_version_is_fetched() {
     let found: Vec<u32> = versions().into_iter().map(|(major, _)| major).collect();
     assert_eq!(found, SUPPORTED);
 }

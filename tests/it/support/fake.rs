@@ -1,6 +1,6 @@
 //! Servers that are not PostgreSQL, and not HTTP either.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,4 +59,86 @@ impl Fake {
 pub fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound")
+}
+
+/// A server that speaks PostgreSQL's protocol, lets everybody in without a
+/// password and answers queries as it is told: with what no PostgreSQL says.
+pub struct Stranger {
+    pub fake: Fake,
+}
+
+/// Answers one query, or fails when the client has gone.
+type Answer = fn(&str, &mut TcpStream) -> io::Result<()>;
+
+impl Stranger {
+    /// Answers every query with `answer`, once `greet` was said after the login.
+    pub fn start(greet: fn(&mut TcpStream) -> io::Result<()>, answer: Answer) -> Stranger {
+        let fake = Fake::start(move |stream| {
+            thread::spawn(move || converse(stream, greet, answer));
+        });
+        Stranger { fake }
+    }
+}
+
+fn converse(
+    mut stream: TcpStream,
+    greet: fn(&mut TcpStream) -> io::Result<()>,
+    answer: Answer,
+) -> io::Result<()> {
+    read_body(&mut stream)?;
+    stream.write_all(&message(b'R', &[0; 4]))?;
+    greet(&mut stream)?;
+    stream.write_all(&message(b'Z', b"I"))?;
+    loop {
+        let mut tag = [0];
+        stream.read_exact(&mut tag)?;
+        let body = read_body(&mut stream)?;
+        if tag != *b"Q" {
+            return Ok(());
+        }
+        answer(&String::from_utf8_lossy(&body), &mut stream)?;
+        stream.write_all(&message(b'Z', b"I"))?;
+    }
+}
+
+fn read_body(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+/// A message of the protocol.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).expect("small");
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
+/// A row; `None` is NULL.
+pub fn row(values: &[&str]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len())
+        .expect("few")
+        .to_be_bytes()
+        .to_vec();
+    for value in values {
+        body.extend(u32::try_from(value.len()).expect("short").to_be_bytes());
+        body.extend(value.as_bytes());
+    }
+    message(b'D', &body)
+}
+
+/// The head of rows with so many columns.
+pub fn head(columns: u16) -> Vec<u8> {
+    let mut body = columns.to_be_bytes().to_vec();
+    for _ in 0..columns {
+        body.extend(b"c\0");
+        body.extend([0; 18]);
+    }
+    message(b'T', &body)
+}
+
+/// The answer to one statement.
+pub fn result(columns: u16, rows: &[Vec<u8>]) -> Vec<u8> {
+    [head(columns), rows.concat(), message(b'C', b"SELECT 1\0")].concat()
 }

@@ -120,32 +120,6 @@ impl Postgres {
         Fault::new(move || drop(holder))
     }
 
-    /// Has the probe's role look for functions in the schema of
-    /// [`Postgres::slow`] first, from its next login on.
-    pub fn may_become_slow(&self) {
-        self.sql("ALTER ROLE pgpair SET search_path = slow, pg_catalog");
-    }
-
-    /// Has every observation take a second or more: the probe's
-    /// role finds another function before PostgreSQL's own of that name.
-    pub fn slow(&self) -> Fault<'_> {
-        self.sql(
-            "CREATE SCHEMA slow; GRANT USAGE ON SCHEMA slow TO pgpair; \
-             CREATE TABLE slow.now AS SELECT true; GRANT SELECT ON slow.now TO pgpair; \
-             CREATE FUNCTION slow.pg_is_in_recovery() RETURNS boolean LANGUAGE plpgsql AS $$ \
-             BEGIN \
-               FOR i IN 1..10 LOOP \
-                 EXIT WHEN NOT EXISTS (SELECT FROM slow.now); \
-                 PERFORM pg_sleep(0.1); \
-               END LOOP; \
-               RETURN pg_catalog.pg_is_in_recovery(); \
-             END $$",
-        );
-        Fault::new(|| {
-            self.sql("DELETE FROM slow.now");
-        })
-    }
-
     /// Counts the probe's connections, as an operator beside the server would:
     /// through its socket, whatever the network does.
     pub fn held_connections(&self) -> usize {

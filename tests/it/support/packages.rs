@@ -14,13 +14,14 @@ use tempfile::TempDir;
 
 use super::process::{self, Outcome};
 
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "haproxy",
     "prometheus",
     "chromium",
     "chromium-driver",
     "curl",
     "libfaketime",
+    "pgbouncer",
 ];
 
 /// A slow mirror, and a hundred megabytes.

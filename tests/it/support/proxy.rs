@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 
 use super::fault::Fault;
-use super::{PASSWORD, Postgres};
+use super::{PASSWORD, Postgres, ms};
 
 /// A connection to a server that is up takes no longer.
 const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
@@ -44,6 +44,7 @@ struct State {
     forwarded: Mutex<Vec<TcpStream>>,
     /// Kept open, so that nobody is told anything.
     stalled: Mutex<Vec<TcpStream>>,
+    slow: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -57,6 +58,7 @@ impl Proxy {
             accepted: AtomicUsize::new(0),
             forwarded: Mutex::default(),
             stalled: Mutex::default(),
+            slow: Arc::default(),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -77,6 +79,13 @@ impl Proxy {
             reset(&stream);
         }
         Fault::new(|| *self.state.does.lock().unwrap() = Does::Forwards)
+    }
+
+    /// Holds every answer back for longer than a second, until the fault is
+    /// lifted.
+    pub fn slow(&self) -> Fault<'_> {
+        self.state.slow.store(true, Ordering::Relaxed);
+        Fault::new(|| self.state.slow.store(false, Ordering::Relaxed))
     }
 
     /// Counts the connections so far.
@@ -140,7 +149,8 @@ impl State {
             self.forwarded.lock().unwrap().push(stream.try_clone()?);
         }
         let back = (server.try_clone()?, client.try_clone()?);
-        thread::spawn(move || copy(back.0, back.1));
+        let slow = Arc::clone(&self.slow);
+        thread::spawn(move || copy_slowly(back.0, back.1, &slow));
         copy(client, server);
         Ok(())
     }
@@ -149,6 +159,21 @@ impl State {
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     // A reset ends it too.
     let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+fn copy_slowly(mut from: TcpStream, mut to: TcpStream, slow: &AtomicBool) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        for _ in 0..11 {
+            if slow.load(Ordering::Relaxed) {
+                thread::sleep(ms(100));
+            }
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Write);
 }
 

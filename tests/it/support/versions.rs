@@ -1,7 +1,6 @@
 //! A primary and its standby of any version of PostgreSQL that is supported,
 //! side by side in one container. `make test` fetches the servers.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,26 +43,17 @@ done
 wait
 "#;
 
-/// The versions of PostgreSQL that were fetched, the lowest first.
+/// The major versions that are fetched, and the folder of each.
 pub fn versions() -> Vec<(u32, PathBuf)> {
-    let found = fs::read_dir(SERVERS)
-        .unwrap_or_else(|error| panic!("{SERVERS}: {error}: `make test` fetches the servers"));
-    let mut versions: Vec<(u32, PathBuf)> = found
-        .map(|entry| entry.expect("a folder").path())
-        .filter_map(|path| Some((major(&path)?, path)))
-        .collect();
-    versions.sort();
+    let lock = include_str!("../postgres-versions.lock").lines();
+    let versions = lock.filter_map(|line| line.split(' ').next());
     versions
-}
-
-fn major(folder: &Path) -> Option<u32> {
-    folder
-        .file_name()?
-        .to_str()?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+        .map(|version| {
+            let major = version.split('.').next().expect("a number");
+            let folder = Path::new(SERVERS).join(version);
+            (major.parse().expect("a number"), folder)
+        })
+        .collect()
 }
 
 /// A primary `a` and its standby `b` of one version.
@@ -75,7 +65,13 @@ impl Versioned {
     pub fn start(version: u32) -> Versioned {
         let versions = versions();
         let found = versions.iter().find(|(major, _)| *major == version);
-        let (_, folder) = found.unwrap_or_else(|| panic!("PostgreSQL {version} in {SERVERS}"));
+        let (_, folder) = found.expect("it is in the lock");
+        let here = folder.join("bin/postgres").exists();
+        assert!(
+            here,
+            "{} is missing: `make test` fetches it",
+            folder.display()
+        );
         let servers = format!("{}:{MOUNTED}:ro", folder.display());
         let options = [
             "--volume",
