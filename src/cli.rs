@@ -352,7 +352,7 @@ pub fn help() -> String {
         "\nDurations are a number and a unit: 900ms, 1.5s, 2m, 1h.\n\
          \n\
          Exit codes of serve: 0 stopped as told, 1 failed while running (for example the\n\
-         port is taken), 2 bad usage, 70 the front door died and could not be renewed.\n\
+         port is taken), 2 bad usage, 70 HTTP could not be answered any more.\n\
          Exit codes of check and status: 0 healthy (the pair is whole), 1 bad arguments,\n\
          2 no connection, 3 no answer in time, 4 not healthy (not whole).\n\
          Exit codes of switchover, failover, rejoin, guard: 0 done, 1 failed on the way (run it\n\

@@ -52,7 +52,7 @@ pub const EXIT_REFUSED: u8 = 3;
 /// `switchover` and `failover`: the primary moved, and the other node is not
 /// back as its standby.
 pub const EXIT_ALONE: u8 = 4;
-/// The front door was dead and could not be renewed.
+/// HTTP could not be answered any more.
 pub const EXIT_FRONT_DOOR: u8 = 70;
 
 /// Runs the command that `arguments` (without the program's name) ask for.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::handover;
-use crate::http::server::{Door, End, Options};
+use crate::http::gate::{Gate, Options};
+use crate::http::handler::Waiter;
 use crate::probe::board::{Board, Rules};
 use crate::probe::db::NodeTarget;
 use crate::probe::guard::GuardWatch;
@@ -15,18 +16,12 @@ use crate::{EXIT_FAILURE, EXIT_FRONT_DOOR, EXIT_OK, crash, limits, logging};
 
 /// Runs the probe; returns the exit code.
 pub fn serve(config: Config) -> u8 {
-    let renewed = config.handover.is_some_and(|it| it.renewals > 0);
-    let failure = if renewed {
-        EXIT_FRONT_DOOR
-    } else {
-        EXIT_FAILURE
-    };
-    crash::install(failure);
+    crash::install(EXIT_FAILURE);
     let result = run(config);
     logging::flush();
     result.unwrap_or_else(|error| {
         eprintln!("pgpair: {error}");
-        failure
+        EXIT_FAILURE
     })
 }
 
@@ -35,10 +30,9 @@ fn run(config: Config) -> io::Result<u8> {
     handover::hold_signals();
     // Taken first: a port that is not to be had is told before anything else.
     let listener = listener(&config)?;
-    let handover = config.handover.unwrap_or_default();
     logging::start(config.log).map_err(with("cannot log"))?;
-    let max_connections = limits::room_for(config.max_connections);
-    let door = Arc::new(Door::open(listener, handover).map_err(with("cannot answer"))?);
+    let room = limits::room_for(config.max_connections);
+    let gate = Gate::open(listener).map_err(with("cannot answer"))?;
 
     let (names, settings): (Vec<String>, Vec<_>) = config.nodes.into_iter().unzip();
     let rules = Rules {
@@ -48,14 +42,13 @@ fn run(config: Config) -> io::Result<u8> {
         interval: config.interval,
         stuck_after: config.stuck_after,
     };
-    let to_stop = Arc::clone(&door);
-    ctrlc::set_handler(move || to_stop.stop()).map_err(io::Error::other)?;
+    let control = Arc::clone(gate.control());
+    ctrlc::set_handler(move || control.stop()).map_err(io::Error::other)?;
     log::info!(
-        "listen address={} nodes={} version={} renewals={}",
-        door.address(),
+        "listen address={} nodes={} version={}",
+        gate.address()?,
         rules.nodes.join(","),
         env!("CARGO_PKG_VERSION"),
-        handover.renewals,
     );
 
     // One for what the node says, one for commits and one for new logins, each with a
@@ -71,14 +64,23 @@ fn run(config: Config) -> io::Result<u8> {
     let guard = config.guard_report.map(GuardWatch::start).transpose();
     let guard = guard.map_err(with("cannot start"))?;
     let options = Options {
-        max_connections,
+        room,
         request_timeout: config.request_timeout,
         drain: config.drain,
+        is_lent: config.handover.is_some(),
         guard,
     };
-    match door.answer(&board, options)? {
-        End::Stopped => Ok(EXIT_OK),
-        End::Died => Ok(door.renew()),
+    handover::release_signals();
+    Ok(answer(gate, &board, options))
+}
+
+fn answer(gate: Gate, board: &Board<Waiter>, options: Options) -> u8 {
+    match gate.answer(board, options) {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            log::error!("listen event=died cause={error:?}");
+            EXIT_FRONT_DOOR
+        }
     }
 }
 

@@ -3,16 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::head::Refusal;
 use super::routes::PATHS;
 
 /// Statuses that are answered; the order of the counters.
-const STATUSES: [u16; 6] = [200, 400, 404, 405, 413, 503];
+const STATUSES: [u16; 10] = [200, 400, 404, 405, 408, 413, 431, 500, 503, 505];
 
 /// Bounds of the histogram of requests, in seconds: from an answer at once to
 /// beyond the default deadline.
 pub const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5];
 
-/// Why the bouncer closed a connection.
+/// Why the gate closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// It finished no request in time.
@@ -23,15 +24,18 @@ pub enum Closed {
     TooLarge,
     /// It sent what cannot be served any further.
     Refused,
+    /// It did not read its answer.
+    Unread,
 }
 
 impl Closed {
     /// Every reason.
-    pub const ALL: [Closed; 4] = [
+    pub const ALL: [Closed; 5] = [
         Closed::TimedOut,
         Closed::TooMany,
         Closed::TooLarge,
         Closed::Refused,
+        Closed::Unread,
     ];
 
     /// Returns the word for this reason.
@@ -41,6 +45,7 @@ impl Closed {
             Closed::TooMany => "too_many",
             Closed::TooLarge => "too_large",
             Closed::Refused => "refused",
+            Closed::Unread => "unread",
         }
     }
 }
@@ -59,8 +64,10 @@ pub struct Counts {
     /// One a documented path, and one for all others.
     paths: [PathCounts; PATHS.len() + 1],
     closed: [AtomicU64; Closed::ALL.len()],
+    refused: [AtomicU64; Refusal::ALL.len()],
     connections: AtomicU64,
-    renewals: u32,
+    waiting: AtomicU64,
+    unsent_bytes: AtomicU64,
 }
 
 /// One path's figures.
@@ -77,19 +84,6 @@ pub struct PathFigures {
 }
 
 impl Counts {
-    /// Begins at nothing, in a process that has begun anew `renewals` times.
-    pub fn after(renewals: u32) -> Counts {
-        Counts {
-            renewals,
-            ..Counts::default()
-        }
-    }
-
-    /// Returns how often the process has begun anew in place.
-    pub fn renewals(&self) -> u32 {
-        self.renewals
-    }
-
     /// Counts an answer. `path` is a label of [`super::routes::label`].
     pub fn answered(&self, path: &'static str, status: u16, began: Instant) {
         let place = PATHS.iter().position(|(known, _)| *known == path);
@@ -113,15 +107,44 @@ impl Counts {
         self.closed[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says how many connections there are.
-    pub fn connected(&self, connections: usize) {
-        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-        self.connections.store(connections, Ordering::Relaxed);
+    /// Counts a request that was refused before anybody looked what it asks for.
+    pub fn refused(&self, why: Refusal) {
+        let place = Refusal::ALL.iter().position(|known| *known == why);
+        self.refused[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how many connections there are, how many requests wait for a verdict,
+    /// and how many bytes of answers the kernel has not taken.
+    pub fn connected(&self, connections: usize, waiting: usize, unsent_bytes: usize) {
+        for (gauge, value) in [
+            (&self.connections, connections),
+            (&self.waiting, waiting),
+            (&self.unsent_bytes, unsent_bytes),
+        ] {
+            gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     /// Returns how many connections there were at the last look.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests waited for a verdict then.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes of answers were unread then, beyond what the kernel
+    /// holds.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.unsent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests were refused, by reason.
+    pub fn refused_by_reason(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        let values = self.refused.iter().map(|it| it.load(Ordering::Relaxed));
+        Refusal::ALL.into_iter().zip(values)
     }
 
     /// Returns how many connections were closed, by reason.
@@ -191,6 +214,6 @@ mod tests {
         let counts = Counts::default();
         counts.closed(Closed::TooMany);
         let found: Vec<u64> = counts.closed_by_reason().map(|(_, count)| count).collect();
-        assert_eq!(found, [0, 1, 0, 0]);
+        assert_eq!(found, [0, 1, 0, 0, 0]);
     }
 }

@@ -356,13 +356,28 @@ fn http(document: &mut Document, counts: &Counts) {
     for (why, count) in counts.closed_by_reason() {
         family.sample(&[("reason", why.word())], count);
     }
+    let mut family = document.family(
+        Counter,
+        "pgpair_http_requests_refused_total",
+        "HTTP requests refused before their path was looked at, by reason.",
+    );
+    for (why, count) in counts.refused_by_reason() {
+        family.sample(&[("reason", why.word())], count);
+    }
     document
         .family(
-            Counter,
-            "pgpair_http_renewals_total",
-            "How often the process began anew in place because its front door had died.",
+            Gauge,
+            "pgpair_http_requests_waiting",
+            "Requests that wait for PostgreSQL.",
         )
-        .sample(&[], counts.renewals());
+        .sample(&[], counts.waiting());
+    document
+        .family(
+            Gauge,
+            "pgpair_http_unread_bytes",
+            "Bytes of answers that clients have not read and the kernel does not hold.",
+        )
+        .sample(&[], counts.unsent_bytes());
 }
 
 fn process(document: &mut Document, started: SystemTime) {

@@ -1,13 +1,16 @@
 //! How it is said: from a request to an answer, and who may hold a connection.
 
-pub mod bouncer;
-pub mod clerk;
-pub mod conversation;
+pub mod client;
+pub mod clients;
+pub mod control;
 pub mod counts;
 pub mod exposition;
+pub mod gate;
+pub mod handler;
+pub mod head;
 pub mod metrics;
-pub mod orders;
 pub mod page;
+pub mod refusals;
 pub mod reply;
 pub mod routes;
 pub mod server;

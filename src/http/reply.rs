@@ -240,8 +240,11 @@ fn status_line(status: u16) -> &'static str {
         400 => "400 Bad Request",
         404 => "404 Not Found",
         405 => "405 Method Not Allowed",
+        408 => "408 Request Timeout",
         413 => "413 Payload Too Large",
+        431 => "431 Request Header Fields Too Large",
         503 => "503 Service Unavailable",
+        505 => "505 HTTP Version Not Supported",
         _ => "500 Internal Server Error",
     }
 }

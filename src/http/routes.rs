@@ -81,6 +81,9 @@ pub enum Route {
     Refused(Reply),
 }
 
+/// What a request is counted under that asks for nothing that is documented.
+pub const OTHER: &str = "other";
+
 /// What a request was counted under: the documented path, or `other`.
 pub fn label(target: &str) -> &'static str {
     let path = without_authority(target).split('?').next().unwrap_or("");
@@ -89,7 +92,7 @@ pub fn label(target: &str) -> &'static str {
         None => path,
     };
     let found = PATHS.iter().find(|(known, _)| *known == path);
-    found.map_or("other", |(known, _)| known)
+    found.map_or(OTHER, |(known, _)| known)
 }
 
 /// Finds the route of a request for `target` (path and query). `nodes` are the

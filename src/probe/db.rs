@@ -19,6 +19,7 @@ use super::query::{self, Row, Session, Table, Trouble};
 use super::stream::{Meter, TooMuch};
 use super::tls::{self, TlsError};
 use super::watch::{Observer, Target};
+use crate::crash;
 use crate::sockets;
 use crate::text::printable;
 use crate::threads::lock;
@@ -44,6 +45,9 @@ pub struct NodeTarget {
     anew: bool,
     leases: Mutex<Vec<Weak<Lease>>>,
 }
+
+/// Why a connection was not even tried.
+const EXHAUSTED: &str = "no thread or descriptor left to connect with";
 
 /// Held by an observer, its pool and whatever still works for them; knows the
 /// addresses that they connected to.
@@ -101,11 +105,7 @@ impl Target for NodeTarget {
             .iter()
             .flat_map(|lease| lease.addresses().clone())
             .collect();
-        for connection in sockets::find(|_| true).connected {
-            if addresses.contains(&connection.peer) {
-                connection.cut();
-            }
-        }
+        sockets::cut(|peer| addresses.contains(&peer));
     }
 }
 
@@ -257,7 +257,8 @@ impl ManageConnection for Manager {
 
     fn connect(&self) -> Result<Link, Self::Error> {
         Ok(Link {
-            connected: self.connect_with_or_without_options(),
+            connected: crash::unless_exhausted(|| self.connect_with_or_without_options())
+                .unwrap_or_else(|| Err(Failure::new(Reason::Error, EXHAUSTED))),
             used: false,
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::board::{Asker, Board};
 use super::node::{Facts, Failure, What};
+use crate::crash;
 use crate::threads::spawn;
 
 /// Abandoned watchers of a node that may still be stuck somewhere. Their
@@ -59,12 +60,13 @@ fn watch<A: Asker>(
     let name = board.lane_name(lane);
     let board = Arc::clone(board);
     let target = Arc::clone(target);
+    let observer = crash::unless_exhausted(|| target.observer());
+    let mut observer = observer.ok_or_else(|| io::Error::other("no thread to connect with"))?;
     spawn(name, move || {
         if epoch > 0 {
             board.take_over(lane, epoch);
             target.cut();
         }
-        let mut observer = target.observer();
         while let Some((number, what)) = board.begin(lane, epoch) {
             let outcome = observer.observe(what, &mut |failure| board.note(lane, epoch, failure));
             if !board.publish(lane, epoch, number, outcome) {

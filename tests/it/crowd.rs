@@ -2,9 +2,10 @@
 //! descriptors a well-behaved client is answered beside them, and everything
 //! that they took is given back.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::http::{Connection, request};
 use crate::support::load::{self, Load};
-use crate::support::probe::is_release_binary;
+use crate::support::probe::{is_release_binary, resident_bytes};
 use crate::support::{Postgres, Probe, eventually, ms, percentile};
 
 /// What 99 of 100 answers to a well-behaved client take at most.
@@ -85,6 +86,7 @@ impl Regular {
         let times = self.asking.join().expect("a regular client failed");
         assert!(times.len() >= 50, "only {} answers", times.len());
         let p99 = percentile(times.iter().copied(), 0.99);
+        println!("p99 {p99:?} of {} answers", times.len());
         assert!(p99 < P99_AT_MOST, "p99 {p99:?} of {} answers", times.len());
     }
 }
@@ -105,6 +107,34 @@ fn ask_like_a_browser(connection: &mut Connection, address: SocketAddr, path: &s
     }
 }
 
+/// Looks at the probe's memory over and over.
+struct Scales {
+    enough: Arc<AtomicBool>,
+    looking: JoinHandle<u64>,
+}
+
+impl Scales {
+    fn start(pid: u32) -> Scales {
+        let enough = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&enough);
+        let looking = thread::spawn(move || {
+            let mut most = 0;
+            while !stop.load(Ordering::Relaxed) {
+                most = most.max(resident_bytes(pid));
+                thread::sleep(ms(20));
+            }
+            most
+        });
+        Scales { enough, looking }
+    }
+
+    /// Ends it; returns the most that was seen.
+    fn stop(self) -> u64 {
+        self.enough.store(true, Ordering::Relaxed);
+        self.looking.join().expect("it only looks")
+    }
+}
+
 /// Lets a crowd loose on a probe, beside a well-behaved client; checks what must
 /// hold meanwhile and afterwards. The crowd stays until `crowd` returns.
 fn beside_a_crowd<T>(crowd: impl FnOnce(&Probe) -> T) {
@@ -114,12 +144,14 @@ fn beside_a_crowd<T>(crowd: impl FnOnce(&Probe) -> T) {
     let pid = probe.pid();
     let regular = Regular::start(probe.address);
     thread::sleep(ms(500));
+    let scales = Scales::start(pid);
     let crowd = crowd(&probe);
+    let most = scales.stop();
     assert!(
-        !is_release_binary() || probe.resident_bytes() < RESIDENT_AT_MOST,
-        "{} bytes resident",
-        probe.resident_bytes()
+        !is_release_binary() || most < RESIDENT_AT_MOST,
+        "{most} bytes resident"
     );
+    println!("at most {most} bytes resident");
     drop(crowd);
     thread::sleep(ms(500));
     regular.was_unharmed();
@@ -267,5 +299,129 @@ fn thousand_connections_that_speak_nonsense_and_are_reset_harm_nobody() {
             }
         }
         thread::sleep(Duration::from_secs(2));
+    });
+}
+
+/// Paths of every kind of answer: long ones, short ones, one that waits.
+const PATHS: [&str; 5] = ["/status", "/metrics", "/ui", "/nope", "/ready"];
+
+/// How long one connection goes on.
+const A_WHILE: Duration = Duration::from_secs(3);
+
+/// Pipelines requests until a while has passed or the probe has had enough.
+fn pipeline(client: &mut Connection, path: &str) -> usize {
+    let many = request("GET", path).repeat(100);
+    let until = Instant::now() + A_WHILE;
+    let taken = (0..1_000_000 / 100)
+        .take_while(|_| Instant::now() < until && client.try_send(&many).is_ok());
+    100 * taken.count()
+}
+
+#[test]
+fn connection_that_pipelines_without_end_and_reads_harms_nobody() {
+    beside_a_crowd(|probe| {
+        for path in PATHS {
+            let mut client = probe.connect();
+            let mut answers = client.also();
+            let reader = thread::spawn(move || {
+                let mut scratch = [0; 64 * 1024];
+                while answers.read(&mut scratch).is_ok_and(|count| count > 0) {}
+            });
+            let asked = pipeline(&mut client, path);
+            assert!(asked >= 1_000, "only {asked} for {path}");
+            client.finish_sending();
+            let read = client.also();
+            read.set_read_timeout(Some(ms(100))).expect("a socket");
+            client.reset();
+            drop(read);
+            reader.join().expect("it only reads");
+        }
+    });
+}
+
+#[test]
+fn connection_that_pipelines_without_end_and_reads_nothing_harms_nobody() {
+    beside_a_crowd(|probe| {
+        let clients = PATHS.map(|path| {
+            let address = probe.address;
+            thread::spawn(move || {
+                let mut client = Connection::open_small(address);
+                pipeline(&mut client, path);
+                client
+            })
+        });
+        let clients = clients.map(|it| it.join().expect("it only writes"));
+        hold_for(clients, A_WHILE)
+    });
+}
+
+/// Opens so many connections a second for so long, each of which asks many times and
+/// reads nothing, and holds each for five seconds.
+fn unread_stream(probe: &Probe, per_second: u32, count: u32, asked: &str) {
+    let mut held = VecDeque::new();
+    let began = Instant::now();
+    for number in 0..count {
+        let mut client = Connection::open_small(probe.address);
+        // As much as goes.
+        let _ = client.try_send(asked);
+        held.push_back((Instant::now(), client));
+        while held
+            .front()
+            .is_some_and(|(at, _)| at.elapsed() > Duration::from_secs(5))
+        {
+            held.pop_front();
+        }
+        let next = began + Duration::from_secs(1) * number / per_second;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+#[test]
+fn sixty_connections_a_second_that_read_no_page_harm_nobody() {
+    beside_a_crowd(|probe| unread_stream(probe, 60, 480, &request("GET", "/ui").repeat(25)));
+}
+
+#[test]
+fn thirty_connections_a_second_that_read_no_verdict_harm_nobody() {
+    beside_a_crowd(|probe| unread_stream(probe, 30, 240, &request("GET", "/ready").repeat(2_000)));
+}
+
+#[test]
+fn five_hundred_at_once_that_read_nothing_harm_nobody() {
+    beside_a_crowd(|probe| {
+        let asked = PATHS.map(|path| request("GET", path)).concat().repeat(50);
+        let clients: Vec<Connection> = (0..512)
+            .map(|_| {
+                let mut client = Connection::open_small(probe.address);
+                let _ = client.try_send(&asked);
+                client
+            })
+            .collect();
+        hold_for(clients, Duration::from_secs(5))
+    });
+}
+
+#[test]
+fn hundreds_that_read_a_byte_a_second_harm_nobody() {
+    beside_a_crowd(|probe| {
+        let asked = request("GET", "/metrics").repeat(10);
+        let mut clients: Vec<TcpStream> = (0..300)
+            .map(|_| {
+                let mut client = Connection::open_small(probe.address);
+                let _ = client.try_send(&asked);
+                client.also()
+            })
+            .collect();
+        for _ in 0..12 {
+            for client in &mut clients {
+                client.set_read_timeout(Some(ms(1))).expect("a socket");
+                let _ = client.read(&mut [0]);
+            }
+            thread::sleep(ms(700));
+        }
+        let metrics = probe.get("/metrics").body;
+        let counted = "pgpair_http_connections_closed_total{reason=\"unread\"} ";
+        let count = metrics.lines().find_map(|line| line.strip_prefix(counted));
+        assert_ne!(count, Some("0"), "none was closed");
     });
 }

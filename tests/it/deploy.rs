@@ -101,7 +101,7 @@ fn it_comes_up_from_nothing(pair: &Deployment) {
 }
 
 fn containers_hold_no_more_than_they_need(pair: &Deployment) {
-    for (node, memory, pids) in [("a", 256, 256), ("b", 256, 256), ("probe", 128, 3072)] {
+    for (node, memory, pids) in [("a", 256, 256), ("b", 256, 256), ("probe", 128, 128)] {
         let about = pair.inspect(node);
         let host = &about["HostConfig"];
         assert_eq!(host["RestartPolicy"]["Name"], "unless-stopped", "{node}");

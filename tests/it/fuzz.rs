@@ -94,7 +94,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         ("/nodes/other/primary", 404),
         ("/nope", 404),
         ("/%68ealth", 404),
-        ("*", 404),
+        ("/health#part", 200),
         ("/health?x", 400),
         ("/replica?lag=ten", 400),
         ("/ready?write=now", 400),
@@ -148,6 +148,7 @@ fn garbled() -> impl Strategy<Value = Sent> {
         " HTTP/1.1\r\n",
         " HTTP/1.0\r\n",
         " HTTP/0.9\r\n",
+        " HTTP/2.0\r\n",
         "\r\n",
         "\r\n\r\n",
         "\n",
@@ -186,12 +187,6 @@ fn garbled() -> impl Strategy<Value = Sent> {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-        }
-        // tiny_http loses a thread and two descriptors to each of these, and
-        // 100 lost ones end the process: a limit that is documented.
-        let text = String::from_utf8_lossy(&bytes).contains("HTTP/2.0");
-        if text {
-            bytes.clear();
         }
         Sent { bytes, cuts }
     })
@@ -245,7 +240,7 @@ fn is_http(said: &str) -> Result<(), TestCaseError> {
     prop_assert!(said.is_empty() || said.starts_with("HTTP/1."), "{:?}", said);
     for head in said.split("HTTP/1.1 ").skip(1) {
         let status = head.get(..3).and_then(|it| it.parse::<u16>().ok());
-        let known = [200, 400, 404, 405, 408, 413, 417, 501, 503, 505];
+        let known = [200, 400, 404, 405, 408, 413, 431, 503, 505];
         prop_assert!(status.is_some_and(|it| known.contains(&it)), "{:?}", said);
     }
     Ok(())

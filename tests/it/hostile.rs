@@ -82,8 +82,7 @@ fn clients_that_expect_to_be_told_to_go_on_are_refused_and_hold_up_nobody() {
              Expect: 100-continue\r\n\r\n"
         );
         let said = exchange(&probe, sent.as_bytes());
-        let last = statuses(&said).last().copied();
-        assert!(matches!(last, Some(413 | 417)), "{length}: {said:?}");
+        assert_eq!(statuses(&said), [413], "{length}: {said:?}");
         assert!(probe.is_running(), "{length}");
     }
 }
@@ -130,7 +129,7 @@ fn request_that_announces_no_body_is_answered_as_any_other() {
 fn garbage_ends_the_connection_and_nothing_else() {
     let mut probe = probe();
     let _health = probe.watch_health();
-    let many_headers = format!("GET /health HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(10_000));
+    let many_headers = format!("GET /health HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(11_000));
     for bytes in [
         &b""[..],
         b"\r\n\r\n\r\n",
@@ -217,6 +216,7 @@ fn connection_without_a_finished_request_is_closed_in_time() {
     slow.send("GET /health HTTP/1.1\r\nHost");
     let mut done = probe.connect();
     assert_eq!(done.get("/health").status, 200);
+    assert_eq!(slow.answer().status, 408);
     for (what, connection) in [
         ("silent", &mut silent),
         ("slow", &mut slow),
@@ -296,14 +296,14 @@ fn above_the_limit_silent_connections_go_and_good_clients_stay() {
 fn burst_of_new_connections_is_answered_while_all_stay_open() {
     let probe = probe();
     for _ in 0..5 {
-        let mut clients: Vec<Connection> = (0..50).map(|_| probe.connect()).collect();
-        for client in &mut clients {
-            client.send(request("GET", "/health"));
-        }
-        for client in &mut clients {
-            let answer = client.answer();
-            assert_eq!(answer.status, 200);
-            assert!(answer.took < ms(500), "stuck behind others: {answer:?}");
+        let mut clients: Vec<Connection> = (0..300).map(|_| probe.connect()).collect();
+        for _ in 0..3 {
+            for client in &mut clients {
+                client.send(request("GET", "/health"));
+            }
+            for client in &mut clients {
+                assert_eq!(client.answer().status, 200);
+            }
         }
     }
 }
@@ -343,7 +343,7 @@ fn threads_are_given_back_after_many_clients() {
     let before = (probe.threads(), probe.descriptors());
     let clients: Vec<Connection> = (0..200).map(|_| probe.connect()).collect();
     eventually(ms(2_000), "they are let in", || {
-        (probe.descriptors() >= before.1 + 200).then_some(())
+        (probe.descriptors() >= before.1 + 190).then_some(())
     });
     drop(clients);
     eventually(Duration::from_secs(15), "all is given back", || {

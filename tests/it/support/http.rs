@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
 
 use super::PASSWORD;
@@ -76,6 +77,30 @@ impl Connection {
             unread: Vec::new(),
             sent: Instant::now(),
         })
+    }
+
+    /// Connects with the smallest receive buffer that there is.
+    pub fn open_small(address: SocketAddr) -> Connection {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
+        set_socket_recv_buffer_size(&socket, 1).expect("it takes the least");
+        rustix::net::connect(&socket, &address).expect("it listens");
+        let stream = TcpStream::from(socket);
+        let patience = Some(Duration::from_millis(100));
+        stream.set_write_timeout(patience).expect("a socket");
+        Connection {
+            stream,
+            unread: Vec::new(),
+            sent: Instant::now(),
+        }
+    }
+
+    /// Returns another handle of the same connection, for another thread.
+    pub fn also(&self) -> TcpStream {
+        self.stream.try_clone().expect("a descriptor")
     }
 
     /// Writes bytes as they are.

@@ -48,6 +48,19 @@ pub fn pgpair() -> Command {
     command
 }
 
+/// Returns the resident memory of a process in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    1024 * status_field(pid, "VmRSS:")
+}
+
+fn status_field(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.expect("it is running");
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number.and_then(|text| text.parse().ok()).expect("a number")
+}
+
 /// What to start a probe with.
 pub struct Recipe {
     program: String,
@@ -393,7 +406,7 @@ impl Probe {
 
     /// Returns its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        1024 * self.status_field("VmRSS:")
+        resident_bytes(self.pid())
     }
 
     /// Returns the processor time that it has used so far, to 10 ms.
@@ -408,20 +421,12 @@ impl Probe {
     }
 
     pub fn threads(&self) -> u64 {
-        self.status_field("Threads:")
+        status_field(self.pid(), "Threads:")
     }
 
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
         fs::read_dir(path).expect("it is running").count()
-    }
-
-    fn status_field(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        let status = status.expect("it is running");
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|rest| rest.split_whitespace().next());
-        number.and_then(|text| text.parse().ok()).expect("a number")
     }
 
     /// Says whether it is running.

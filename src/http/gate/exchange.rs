@@ -1,0 +1,216 @@
+//! What clients ask, and what they are told.
+
+use std::io;
+use std::mem;
+use std::time::Instant;
+
+use super::Rounds;
+use crate::http::client::{Sent, State};
+use crate::http::clients::Token;
+use crate::http::counts::Closed;
+use crate::http::handler::Phase;
+use crate::http::head::Refusal;
+use crate::http::reply::Reply;
+use crate::http::routes;
+use crate::http::server::{self, Request, Server};
+use crate::probe::verdict::Verdict;
+
+/// What all clients together may have us hold, and what one is always let have: a
+/// common request.
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
+const FREE_BYTES: usize = 4 * 1024;
+
+/// Requests worked on in one round: so long others wait who come meanwhile.
+const MAX_BATCH: usize = 64;
+
+/// tiny_http is started anew so many times in a row; then something else is wrong.
+const MAX_RESTARTS: u32 = 3;
+
+impl Rounds<'_> {
+    /// Has those whose turn it is ask, at most [`MAX_BATCH`] of them, and answers.
+    pub(super) fn take_requests(&mut self) -> io::Result<()> {
+        self.heads.clear();
+        for _ in 0..self.queue.len() {
+            if self.batch.len() == MAX_BATCH {
+                break;
+            }
+            let next = self.queue.pop_front();
+            if let Some((token, client)) = next.and_then(|it| Some((it, self.clients.get(it)?))) {
+                client.is_queued = false;
+                self.look(token);
+            }
+        }
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.quiet_since = Instant::now();
+        let mut batch = mem::take(&mut self.batch);
+        let served = self.serve(&batch);
+        batch.clear();
+        self.batch = batch;
+        served
+    }
+
+    /// Looks for a request of a client, or for the end of its sending.
+    fn look(&mut self, token: Token) {
+        let Some(client) = self.clients.get(token) else {
+            return;
+        };
+        if client.state == State::Lingering {
+            if client.discard(&mut self.scratch).unwrap_or(true) {
+                self.clients.remove(token);
+            }
+            return;
+        }
+        if client.state != State::Reading {
+            return;
+        }
+        if client.read(&mut self.scratch).is_err() {
+            self.clients.remove(token);
+            return;
+        }
+        match client.head() {
+            Ok(Some(head)) => match head.refusal {
+                None => {
+                    head.write_to(&mut self.heads);
+                    let (length, framing) = (head.length, head.framing);
+                    client.ask(length, framing);
+                    self.batch.push(token);
+                }
+                Some(refusal) => self.refuse(token, refusal),
+            },
+            Ok(None) => self.await_more(token),
+            Err(refusal) => self.refuse(token, refusal),
+        }
+        self.bound(token, Closed::TooLarge);
+    }
+
+    fn await_more(&mut self, token: Token) {
+        match self.clients.get(token) {
+            Some(client) if client.is_at_end() => drop(self.clients.remove(token)),
+            Some(client) if client.is_readable => self.enqueue(token),
+            _ => {}
+        }
+    }
+
+    /// Has every request of a batch read by tiny_http and answered.
+    fn serve(&mut self, batch: &[Token]) -> io::Result<()> {
+        let mut read = self.gate.server.write(&self.heads);
+        for (place, token) in batch.iter().enumerate() {
+            match read.and_then(|()| self.gate.server.read()) {
+                Ok(request) => self.handle(*token, request),
+                Err(error) => return self.restart_server(&batch[place..], &error),
+            }
+            read = Ok(());
+        }
+        self.restarts = 0;
+        Ok(())
+    }
+
+    fn handle(&mut self, token: Token, request: Request) {
+        if let Some(client) = self.clients.get(token) {
+            client.label = routes::label(request.url());
+        }
+        let is_full = self.waiting >= 2 * self.options.room.at_most;
+        let reply = self.handler.handle(&request, token, self.phase, is_full);
+        server::consume(request);
+        match reply {
+            Ok(Some(reply)) => self.answer(token, reply),
+            Ok(None) => self.waiting += 1,
+            Err(refusal) => self.refuse(token, refusal),
+        }
+    }
+
+    /// Takes another tiny_http, as this one does not read. Who waits for it is told
+    /// that it failed.
+    fn restart_server(&mut self, waiting: &[Token], error: &io::Error) -> io::Result<()> {
+        log::error!("listen event=restarted cause={error:?}");
+        self.restarts += 1;
+        if self.restarts > MAX_RESTARTS {
+            return Err(io::Error::other("tiny_http does not read"));
+        }
+        self.gate.server = Server::open()?;
+        for token in waiting {
+            self.refuse(*token, Refusal::Internal);
+        }
+        Ok(())
+    }
+
+    /// Hands out the verdicts that have come.
+    pub(super) fn say(&mut self, verdicts: &mut Vec<(Token, Verdict)>) {
+        for (token, verdict) in verdicts.drain(..) {
+            self.waiting = self.waiting.saturating_sub(1);
+            let reply = self.handler.verdict(&verdict);
+            self.answer(token, reply);
+        }
+    }
+
+    /// Refuses what has come from a client, and closes its connection.
+    pub(super) fn refuse(&mut self, token: Token, refusal: Refusal) {
+        let Some(client) = self.clients.get(token) else {
+            return;
+        };
+        client.give_up();
+        self.refusals.log(refusal, client);
+        self.handler.counts.refused(refusal);
+        self.handler.counts.closed(match refusal {
+            Refusal::TooLarge => Closed::TooLarge,
+            Refusal::TimedOut => Closed::TimedOut,
+            _ => Closed::Refused,
+        });
+        self.answer(token, refusal.reply());
+    }
+
+    fn answer(&mut self, token: Token, mut reply: Reply) {
+        let Some(client) = self.clients.get(token) else {
+            return;
+        };
+        if client.state != State::Asked {
+            return;
+        }
+        reply.close |= self.phase == Phase::Closing;
+        let counts = self.handler.counts;
+        counts.answered(client.label, reply.status, client.asked);
+        let bytes = reply.render(client.framing());
+        let sent = client.answer(bytes, reply.close);
+        self.after_sending(token, sent);
+    }
+
+    pub(super) fn send_on(&mut self, token: Token) {
+        if let Some(client) = self.clients.get(token) {
+            let sent = client.send();
+            self.after_sending(token, sent);
+        }
+    }
+
+    fn after_sending(&mut self, token: Token, sent: Sent) {
+        let Some(client) = self.clients.get(token) else {
+            return;
+        };
+        match sent {
+            Sent::Failed => {
+                self.clients.remove(token);
+            }
+            Sent::Part => self.bound(token, Closed::Unread),
+            Sent::All => {
+                if client.go_on() {
+                    self.clients.remove(token);
+                } else if client.has_more() {
+                    self.enqueue(token);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection that has us hold what would be too much of all together.
+    fn bound(&mut self, token: Token, why: Closed) {
+        let total = self.clients.count_held(token);
+        let own = self
+            .clients
+            .get(token)
+            .map_or(0, |client| client.held_bytes());
+        if total > MAX_HELD_BYTES && own > FREE_BYTES {
+            self.close(token, why);
+        }
+    }
+}
