@@ -1,5 +1,6 @@
 # What there is to do here. `make` lists it.
-SHELL := /bin/bash
+# Not bash itself: what was exported by whoever calls this means nothing to what is run here.
+SHELL := ansible/environment.sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -38,19 +39,21 @@ provision: ## Make an EC2 instance (ARGS='-e ec2_instance_admin_cidr=…'); then
 	@$(PLAYBOOK) -i ansible/inventories/aws/localhost.yml ansible/playbooks/provision.yml -e pgpair_probe_port=$(PORT) $(ARGS)
 
 up: ## Bring up the primary, its standby and the probe, and say how they are
-	@$(SETUP) $(if $(HERE),root) build ansible
+	@$(SETUP) $(if $(HERE),root own) build ansible
 	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/site.yml $(VARIABLES)
 
 down: ## Take all of it away, data included; asks first (CONFIRM=yes answers)
-	@$(SETUP) $(if $(HERE),root) ansible
+	@$(SETUP) $(if $(HERE),root own) ansible
 	@$(PLAYBOOK) -i $(INVENTORY) ansible/playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(VARIABLES)
 
 status: ## Show the containers and what /ready answers
 ifeq ($(HERE),)
 	@ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible -i $(INVENTORY) docker_hosts -m ansible.builtin.command -a 'pgpair status http://localhost:$(PORT)'
 else
+	@$(SETUP) own
 	@docker ps --all --filter label=org.pgpair.project=$(PREFIX) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'
-	@curl --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
+	@[ ! -x /srv/$(PREFIX)/certificates ] || /srv/$(PREFIX)/certificates ends /srv/$(PREFIX) $(PREFIX) 0 0 365 30 || true
+	@curl --noproxy '*' --silent --show-error --max-time 5 --write-out '%{http_code}\n' http://localhost:$(PORT)/ready
 endif
 
 vagrant: export PGPAIR_VAGRANT_PORT = $(PORT)
@@ -61,20 +64,20 @@ vagrant: ## Bring all of it up in a VM, with Vagrant and VirtualBox or libvirt (
 	@cd vagrant && vagrant up --provision
 
 test: ## Set up all that the tests need, and run them
-	@$(SETUP) root build ansible tests engine
+	@$(SETUP) root own build ansible tests engine
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
 	PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
 	cargo test --locked $(ARGS)
 
 soak: ## Have faults come and go, SECONDS=600 long (SEED=… for the same again), and hold every answer against an observer's
-	@$(SETUP) root build ansible tests engine
+	@$(SETUP) root own build ansible tests engine
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),PGPAIR_TEST_SOAK_SEED=$(SEED)) \
 	cargo test --locked --test it soak::every -- --nocapture
 
 drill: ## Move, kill and replace the primary under a writer, twenty times each (MOVES), and print the times
-	@$(SETUP) root build ansible engine
+	@$(SETUP) root own build ansible engine
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
 	PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
@@ -82,7 +85,7 @@ drill: ## Move, kill and replace the primary under a writer, twenty times each (
 	cargo test --locked --test it -- --nocapture --test-threads 1 pair:: guard::
 
 test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: up to an hour, so that CI does not
-	@$(SETUP) root build ansible engine
+	@$(SETUP) root own build ansible engine
 	@tests/vagrant.sh
 
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
@@ -105,14 +108,14 @@ sbom: ## Write what the binary is made of, as CycloneDX, to target/
 	@$(TOOLS) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) $(VENV)/bin/python ansible/sbom.py $(TARGET) $(SBOM)
 
 image: sbom ## Build the probe's scratch image from the binary; its label names the SBOM's digest
-	@$(SETUP) root build ansible engine
+	@$(SETUP) root own build ansible engine
 	@PATH="/usr/bin:$$PATH" DOCKER_BUILDKIT=1 docker build --file Dockerfile.musl --build-arg BINARY=prebuilt \
 		--build-arg VERSION=$(VERSION) --label org.pgpair.built=make \
 		--label org.pgpair.sbom=sha256:$$(sha256sum <$(SBOM) | cut -d' ' -f1) --tag pgpair:$(VERSION) .
 	@docker image ls pgpair:$(VERSION)
 
 bench: ## Measure the probe beside a plain axum server; RECORD=yes keeps the report in tests/bench
-	@$(SETUP) root build ansible engine bench
+	@$(SETUP) root own build ansible engine bench
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
 	PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_BENCH_RIVAL=$(CURDIR)/target/rival/$(TARGET)/release/rival \

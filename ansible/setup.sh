@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh STEP...: provides what the Makefile's targets need, and says what it does. A step that has nothing to do is quick and silent.
 #   root     refuses to go on without root
+#   own      refuses a docker client that talks to another engine than this machine's
 #   build    the static binary for PGPAIR_ARCH (x86_64 or aarch64), with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
 #   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
@@ -36,7 +37,7 @@ packages() {
     command -v apt-get >/dev/null || die "This machine has no apt-get: install $* (or what holds the same), then run this again."
     [ "$(id -u)" = 0 ] || die "This machine lacks $*: sudo apt-get install $*, then run this again."
     say "Installing $*"
-    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >.cache/apt.log 2>&1; then
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "$@"; } >.cache/apt.log 2>&1; then
         tail -n 3 .cache/apt.log >&2
         die "Installing $* failed: is there a network? (the whole output is in .cache/apt.log)"
     fi
@@ -44,6 +45,12 @@ packages() {
 
 step_root() {
     [ "$(id -u)" = 0 ] || die "This needs root: run it as root or with sudo (sudo make ${MAKE_GOAL:-up})."
+}
+
+step_own() {
+    local why
+    why=$(ansible/roles/docker_host/files/client.sh)
+    [ -z "$why" ] || die "$why Nothing was touched."
 }
 
 step_build() {
@@ -61,7 +68,7 @@ step_build() {
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     add_target "$target"
     say "Building the probe ($target)"
-    as_user env "${cross[@]}" cargo build --release --locked --target "$target" || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
+    as_user env "${cross[@]}" cargo build --release --locked --target "$target" --target-dir target || die "cargo build failed: its message is above; without a network it needs the crates in its cache."
 }
 
 add_target() {
@@ -82,13 +89,13 @@ find_python() {
     return 1
 }
 
-# pip_install NAME FILE: installs what FILE lists unless that very list was installed.
+# pip_install NAME FILE: installs the very files that the lock FILE names by their digests, unless that was done.
 pip_install() {
     local stamp=".venv/.${1// /-}" sum
-    sum=$(cat ansible/requirements*.txt | sha256sum)
+    sum=$(cat ansible/requirements*.lock | sha256sum)
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
     say "Installing $1 into .venv (about a minute)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$2" ||
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$2" ||
         die "Installing $1 failed: is there a network? (pip's message is above)"
     echo "$sum" >"$stamp"
 }
@@ -100,12 +107,12 @@ step_ansible() {
         python=$(find_python) || die "Ansible needs Python 3.11, 3.12 or 3.13 with venv: install one, then run this again."
         "$python" -m venv --clear .venv
     fi
-    pip_install ansible ansible/requirements.txt
+    pip_install ansible ansible/requirements.lock
 }
 
 step_lint() {
     step_ansible
-    pip_install linters ansible/requirements-dev.txt
+    pip_install linters ansible/requirements-dev.lock
     local missing=()
     command -v shellcheck >/dev/null || missing+=(shellcheck)
     command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
@@ -125,7 +132,7 @@ step_tests() {
     command -v ip >/dev/null || missing+=(iproute2)
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     step_ansible
-    pip_install "the mock of AWS" ansible/requirements-test.txt
+    pip_install "the mock of AWS" ansible/requirements-test.lock
     local version sum
     while read -r version sum; do
         [ -e ".cache/postgres-versions/$version" ] || fetch_postgres "$version" "$sum"

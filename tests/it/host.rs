@@ -41,6 +41,8 @@ fn host_comes_up_over_ssh_outlives_a_reboot_and_keeps_its_owners_say() {
     only_sshd_and_the_probe_are_open(&host);
     service::guard_is_on_watch(&host, "async");
     service::second_run_changes_nothing_nor_its_owners_pause(&host);
+    service::units_hold_no_more_than_they_need(&host);
+    service::renewal_works_and_one_that_fails_is_said(&host);
     reboot_brings_the_same_pair_back(&host);
     service::guard_is_on_watch(&host, "async");
     host.site(&["--check"]).changed_nothing();
@@ -54,6 +56,7 @@ fn host_comes_up_over_ssh_outlives_a_reboot_and_keeps_its_owners_say() {
     service::guard_that_is_not_wanted_goes_with_its_promise(&host);
     one_gibibyte_is_enough(&host);
     teardown_leaves_nothing(&host);
+    installed_engine_is_started_or_refused_and_never_replaced(&host);
 }
 
 fn who_may_not_come_in_is_told_in_one_line(host: &Host) {
@@ -229,6 +232,25 @@ fn teardown_leaves_nothing(host: &Host) {
     assert_eq!(left, "");
 }
 
+fn installed_engine_is_started_or_refused_and_never_replaced(host: &Host) {
+    let packages = "dpkg-query -W";
+    let before = host.run(packages);
+    host.run("systemctl stop docker.socket docker");
+    let only = ["--tags", "docker_host", "-e", "docker_host_wait=10"];
+    assert!(host.site(&only).changed() > 0);
+    host.run("docker info");
+
+    host.run("kill -STOP $(pidof dockerd)");
+    let play = host.site(&only);
+    host.run("kill -CONT $(pidof dockerd)");
+    play.refused(&[
+        "the unit docker.service",
+        "does not answer within 10 s",
+        "no package was changed",
+    ]);
+    assert_eq!(host.run(packages), before);
+}
+
 #[test]
 fn make_wants_root_for_this_machine_only() {
     let dry_run = |words: &[&str]| {
@@ -244,7 +266,7 @@ fn make_wants_root_for_this_machine_only() {
     };
     for goal in ["up", "down"] {
         let here = dry_run(&[goal]);
-        assert!(here.contains("setup.sh root "), "{here}");
+        assert!(here.contains("setup.sh root own "), "{here}");
         assert!(here.contains("-i ansible/inventories/local "), "{here}");
         let there = dry_run(&[goal, "HOST=admin@203.0.113.10"]);
         assert!(!there.contains(" root "), "{there}");

@@ -12,6 +12,7 @@ mod clock;
 mod crowd;
 mod days;
 mod deploy;
+mod environment;
 mod faults;
 mod fuzz;
 mod guard;

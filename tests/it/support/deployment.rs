@@ -107,6 +107,11 @@ impl Deployment {
 
     /// Runs a playbook about this pair, with further arguments.
     pub fn play(&self, playbook: &str, arguments: &[&str]) -> Play {
+        self.play_in(&[], playbook, arguments)
+    }
+
+    /// Runs a playbook with these variables in the environment of who calls it.
+    pub fn play_in(&self, variables: &[(&str, &str)], playbook: &str, arguments: &[&str]) -> Play {
         let secrets_before = self.secrets();
         let began = Instant::now();
         // Other tests, which measure time, run beside it.
@@ -125,7 +130,8 @@ impl Deployment {
             ])
             .args(arguments)
             .current_dir(checkout())
-            .env("ANSIBLE_CONFIG", "ansible/ansible.cfg");
+            .env("ANSIBLE_CONFIG", "ansible/ansible.cfg")
+            .envs(variables.iter().copied());
         let play = Play::run(&mut command, "localhost");
         let words = arguments.join(" ");
         eprintln!("{playbook} {words}: {:?}", began.elapsed());
