@@ -4,15 +4,22 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::PASSWORD;
 use crate::support::aws::{Aws, REGION};
-use crate::support::deployment::checkout;
+use crate::support::deployment::{self, checkout};
+use crate::support::process;
 
 const ADMIN: &str = "ec2_instance_admin_cidr=203.0.113.7/32";
 const TAG: &str = "org.pgpair.project";
+const OWNER: &str = "org.pgpair.owner";
+
+/// Whom the mock takes everybody for who has no user there.
+const ME: &str = "arn:aws:sts::123456789012:user/moto";
 
 /// Names that an instance of the deployment `pgpair` is found by.
 fn tagged(name: &str) -> Value {
@@ -46,7 +53,7 @@ fn tag<'a>(thing: &'a Value, key: &str) -> Option<&'a str> {
 /// One instance through all of it, as each step takes a playbook's time.
 #[test]
 fn instance_is_made_as_promised_kept_so_and_taken_away_without_its_neighbours() {
-    let aws = Aws::start();
+    let mut aws = Aws::start();
     let neighbours = make_neighbours(&aws);
     check_mode_makes_nothing(&aws);
     first_run_makes_what_was_promised(&aws);
@@ -54,6 +61,9 @@ fn instance_is_made_as_promised_kept_so_and_taken_away_without_its_neighbours() 
     drift_is_repaired_or_told(&aws);
     inventory_finds_it_where_it_is_to_be_reached(&aws);
     silent_ssh_is_told(&aws);
+    aws = somebody_else_of_the_same_name_changes_and_loses_nothing(aws);
+    two_of_one_name_are_refused_by_every_playbook(&aws);
+    what_nobody_owns_is_taken_over_by_its_id_only(&aws);
     teardown_takes_what_is_ours_and_no_more(&aws, &neighbours);
 }
 
@@ -174,6 +184,7 @@ fn first_run_makes_what_was_promised(aws: &Aws) {
     assert!(text(&key["PublicKey"]).contains(material), "{key}");
     for thing in [&made, volume, group, key] {
         assert_eq!(tag(thing, TAG), Some("pgpair"), "{thing}");
+        assert_eq!(tag(thing, OWNER), Some(ME), "{thing}");
     }
 }
 
@@ -266,11 +277,11 @@ fn inventory_finds_it_where_it_is_to_be_reached(aws: &Aws) {
         aws.file("known_hosts").display()
     );
     let arguments = [&ELSEWHERE[..], &["-e", &known_hosts, "-vvv"]].concat();
-    let play = aws.site("pgpair", &arguments);
-    play.refused(&["Failed to connect to the host via ssh", "127.0.0.1 port 9"]);
     let id = text(&instance(aws, "pgpair")["InstanceId"]).to_owned();
+    let play = aws.site(&id, &arguments);
+    play.refused(&["Failed to connect to the host via ssh", "127.0.0.1 port 9"]);
     for words in [
-        "StrictHostKeyChecking=accept-new",
+        "StrictHostKeyChecking=yes",
         &format!("HostKeyAlias={id}"),
         "User=\"admin\"",
     ] {
@@ -286,24 +297,171 @@ fn inventory_finds_it_where_it_is_to_be_reached(aws: &Aws) {
     ]);
 }
 
+/// The mock's consoles show no key.
 fn silent_ssh_is_told(aws: &Aws) {
     let arguments = [
         &ELSEWHERE[..],
         &["-e", ADMIN, "-e", "ec2_instance_ssh_timeout=1"],
+        &["-e", "ec2_instance_console_timeout=1"],
     ]
     .concat();
     let id = text(&instance(aws, "pgpair")["InstanceId"]).to_owned();
     aws.provision(&arguments).refused(&[
+        &format!("console of {id} shows no SSH host key within 1 s"),
+        "ec2_instance_host_key=first-visit",
+    ]);
+    let first = [&arguments[..], &["-e", "ec2_instance_host_key=first-visit"]].concat();
+    aws.provision(&first).refused(&[
         &id,
         "admin@127.0.0.1 does not answer within 1 s",
         "ec2_instance_admin_cidr",
     ]);
 }
 
+/// As cloud-init prints them, in a console that has been through two boots.
+#[test]
+fn host_keys_are_read_from_the_console_of_the_newest_boot() {
+    let python = deployment::ansible_playbook().with_file_name("python");
+    let console = "-----BEGIN SSH HOST KEY KEYS-----\nssh-ed25519 AAAAold root@ip\n-----END SSH HOST KEY KEYS-----\n\
+        [   12.3] cloud-init[398]: -----BEGIN SSH HOST KEY KEYS-----\r\n\
+        [   12.3] cloud-init[398]: ecdsa-sha2-nistp256 AAAAE2Vj+/= root@ip-10-0-0-1\r\n\
+        [   12.3] cloud-init[398]: ssh-ed25519 AAAAC3Nz root@ip-10-0-0-1\r\n\
+        -----END SSH HOST KEY KEYS-----\nlogin: ssh-ed25519 AAAAevil\n";
+    let script = "import sys; sys.path.insert(0, 'ansible/roles/ec2_instance/library')\n\
+        import ec2_instance_host_key as it; print('\\n'.join(it.keys_in(sys.stdin.read())))";
+    let mut command = Command::new(python);
+    command.args(["-c", script]).current_dir(checkout());
+    let read = process::run(&mut command, console.as_bytes(), Duration::from_secs(60));
+    let expected = "ecdsa-sha2-nistp256 AAAAE2Vj+/=\nssh-ed25519 AAAAC3Nz\n";
+    assert_eq!(
+        (read.stdout.as_str(), read.code()),
+        (expected, 0),
+        "{}",
+        read.stderr
+    );
+}
+
+/// Runs every playbook that changes or removes something; each must refuse with
+/// these words, and change nothing.
+fn every_playbook_refuses(aws: &Aws, words: &[&str]) {
+    let before = aws.state();
+    let all = [words, &["Nothing was touched."]].concat();
+    aws.provision(&["-e", ADMIN]).refused(&all);
+    aws.site("localhost", &[]).refused(&all);
+    aws.teardown(&["-e", "confirm=yes"]).refused(&all);
+    assert_eq!(aws.state(), before);
+}
+
+fn somebody_else_of_the_same_name_changes_and_loses_nothing(mut aws: Aws) -> Aws {
+    let [_, key] = aws.ask_all([
+        ("iam", "create_user", json!({"UserName": "colleague"})),
+        ("iam", "create_access_key", json!({"UserName": "colleague"})),
+    ]);
+    let id = text(&instance(&aws, "pgpair")["InstanceId"]).to_owned();
+    let mine = aws.environment.clone();
+    let key = &key["AccessKey"];
+    aws.set("AWS_ACCESS_KEY_ID", text(&key["AccessKeyId"]));
+    aws.set("AWS_SECRET_ACCESS_KEY", text(&key["SecretAccessKey"]));
+    let words = [
+        "belongs to",
+        ME,
+        &id,
+        "launched 20",
+        "this is arn:aws:iam::123456789012:user/colleague",
+        "another ec2_instance_name",
+    ];
+    every_playbook_refuses(&aws, &words);
+    aws.environment = mine;
+    aws
+}
+
+fn two_of_one_name_are_refused_by_every_playbook(aws: &Aws) {
+    let tags = json!([{"ResourceType": "instance", "Tags": [
+        {"Key": TAG, "Value": "pgpair"}, {"Key": OWNER, "Value": ME},
+    ]}]);
+    let second = json!({"ImageId": "ami-0000000000000amd1", "MinCount": 1, "MaxCount": 1,
+                        "InstanceType": "t2.micro", "TagSpecifications": tags});
+    let second = aws.ask("ec2", "run_instances", second);
+    let second = &second["Instances"][0]["InstanceId"];
+    every_playbook_refuses(aws, &["2 instances carry the tag", text(second)]);
+    aws.ask(
+        "ec2",
+        "terminate_instances",
+        json!({"InstanceIds": [second]}),
+    );
+}
+
+fn what_nobody_owns_is_taken_over_by_its_id_only(aws: &Aws) {
+    let id = text(&instance(aws, "pgpair")["InstanceId"]).to_owned();
+    let untag = json!({"Resources": [id], "Tags": [{"Key": OWNER}]});
+    aws.ask("ec2", "delete_tags", untag);
+    every_playbook_refuses(
+        aws,
+        &["has no owner", &format!("-e ec2_instance_adopt={id}")],
+    );
+    let adopt = format!("ec2_instance_adopt={id}");
+    let play = aws.provision(&["-e", ADMIN, "-e", &adopt]);
+    assert_eq!(play.changed(), 1, "the tag: {}", play.stdout);
+    assert_eq!(tag(&instance(aws, "pgpair"), OWNER), Some(ME));
+    aws.provision(&["-e", ADMIN]).changed_nothing();
+}
+
+/// With its parameter filled in nothing is granted for everybody's things.
+#[test]
+fn policy_grants_what_is_its_owners_and_new_instances_as_they_are_to_be() {
+    let file = checkout().join("ansible/roles/ec2_instance/files/policy.json");
+    let policy = fs::read_to_string(file).expect("readable");
+    let policy: Value = serde_json::from_str(&policy.replace("OWNER", ME)).expect("JSON");
+    let mut conditions = String::new();
+    for statement in policy["Statement"].as_array().expect("a list") {
+        let condition = statement["Condition"].to_string();
+        assert!(!condition.contains('*'), "{statement}");
+        let actions = statement["Action"].to_string();
+        let changes = [
+            "Terminate",
+            "Delete",
+            "Modify",
+            "Stop",
+            "Authorize",
+            "CreateTags",
+        ];
+        if changes.iter().any(|word| actions.contains(word)) {
+            assert!(condition.contains(ME), "{statement}");
+        }
+        conditions += &condition;
+    }
+    for condition in [
+        r#""ec2:MetadataHttpTokens":"required""#,
+        r#""ec2:Encrypted":"true""#,
+        r#""ec2:Owner":"136693071363""#,
+    ] {
+        assert!(conditions.contains(condition), "{condition}");
+    }
+}
+
+/// A group of a foreign name that carries the tags, and a colleague's volume.
+fn make_strangers(aws: &Aws) {
+    let tags = |kind: &str, owner: &str| {
+        json!([{"ResourceType": kind, "Tags": [
+            {"Key": TAG, "Value": "pgpair"}, {"Key": OWNER, "Value": owner},
+        ]}])
+    };
+    let group = json!({"GroupName": "web", "Description": "theirs", "TagSpecifications": tags("security-group", ME)});
+    let volume = json!({"AvailabilityZone": format!("{REGION}a"), "Size": 1,
+                        "TagSpecifications": tags("volume", "arn:aws:iam::123456789012:user/colleague")});
+    aws.ask_all([
+        ("ec2", "create_security_group", group),
+        ("ec2", "create_volume", volume),
+    ]);
+}
+
 fn teardown_takes_what_is_ours_and_no_more(aws: &Aws, neighbours: &Value) {
+    make_strangers(aws);
     let before = aws.state();
     aws.teardown(&[]).refused(&[
         "Nothing was deleted",
+        "launched 20",
+        ME,
         "confirm=yes",
         "security group",
         "key pair pgpair",
@@ -326,7 +484,13 @@ fn teardown_takes_what_is_ours_and_no_more(aws: &Aws, neighbours: &Value) {
             ids.sort();
             ids
         };
-        assert_eq!(ids(&left), ids(neighbours), "{key}");
+        let strangers = match key {
+            "KeyPairs" => 0,
+            _ => 1,
+        };
+        let (left, neighbours) = (ids(&left), ids(neighbours));
+        assert!(neighbours.iter().all(|id| left.contains(id)), "{key}");
+        assert_eq!(left.len(), neighbours.len() + strangers, "{key}");
     }
     assert_eq!(instance(aws, "other")["State"]["Name"], "running");
     let running = json!({"Filters": [{"Name": "instance-state-name", "Values": ["running"]}]});
@@ -426,6 +590,8 @@ fn policy(text: &str, without: &str) -> String {
         let kept = actions.into_iter().filter(|action| action != without);
         statement.insert("Action".into(), kept.collect());
     }
+    let statements = policy["Statement"].as_array_mut().expect("a list");
+    statements.retain(|statement| statement["Action"] != json!([]));
     policy.to_string()
 }
 

@@ -29,6 +29,19 @@ options:
     description: Key of the tag.
     type: str
     required: true
+  owner:
+    description: Who this deployment belongs to; empty, the caller's ARN.
+    type: str
+    default: ''
+  owner_tag:
+    description: Key of the tag that names the owner.
+    type: str
+    required: true
+  adopt:
+    description: Ids of things without an owner that are the caller's.
+    type: list
+    elements: str
+    default: []
   wanted:
     description: What is to be there; without it, only what carries the tag is read.
     type: dict
@@ -173,11 +186,14 @@ class Account:
     def __init__(self, module):
         self.name = module.params["name"]
         self.tag = module.params["tag"]
+        self.owner_tag = module.params["owner_tag"]
+        self.adopt = {text.strip() for text in module.params["adopt"]}
         self.wanted = module.params["wanted"]
         self.region = module.region
         if not self.region:
             raise Refusal("No AWS region: set AWS_REGION (to eu-central-1, for example), or give the profile one with aws configure.")
         self.caller = module.client("sts").get_caller_identity()
+        self.owner = module.params["owner"] or self.caller["Arn"]
         self.ec2 = module.client("ec2")
 
     def all(self, operation, key, **arguments):
@@ -186,10 +202,45 @@ class Account:
         return [item for page in pages for item in page[key]]
 
     def carries_tag(self, thing):
-        return {"Key": self.tag, "Value": self.name} in thing.get("Tags", [])
+        """Says whether a thing is this deployment's and its owner's."""
+        return {"Key": self.tag, "Value": self.name} in thing.get("Tags", []) and self.is_owners(thing)
+
+    def owner_of(self, thing):
+        return owner_of(thing, self.owner_tag)
+
+    def is_owners(self, thing):
+        return self.owner_of(thing) == self.owner or (not self.owner_of(thing) and id_of(thing) in self.adopt)
 
     def ours(self):
-        """Returns what carries the tag."""
+        """Returns what carries the tag and belongs to the owner; of groups and keys only those of the deployment's own name."""
+        found = self.tagged()
+        self.check_owners(found)
+        named = {"groups": "GroupName", "keys": "KeyName"}
+        ours = {kind: [thing for thing in things if self.is_owners(thing)] for kind, things in found.items()}
+        ours.update({kind: [thing for thing in ours[kind] if thing[key] == self.name] for kind, key in named.items()})
+        if len(ours["instances"]) > 1:
+            ids = ", ".join(f"{it['InstanceId']} of {launch_of(it)}" for it in ours["instances"])
+            raise Refusal(f"{len(ours['instances'])} instances carry the tag {self.tag}={self.name} ({ids}): take it from all but one, or terminate them.")
+        return ours
+
+    def check_owners(self, found):
+        """Refuses a name that somebody else has, and things that nobody has."""
+        for instance in found["instances"] + found["leaving"]:
+            owner = self.owner_of(instance)
+            if owner and owner != self.owner:
+                raise Refusal(
+                    f"The deployment {self.name} belongs to {owner} (instance {instance['InstanceId']}, launched {launch_of(instance)}), and this is"
+                    f" {self.owner}: choose another ec2_instance_name, or give its ec2_instance_owner if it is yours."
+                )
+        nobodys = [id_of(thing) for things in found.values() for thing in things if not self.owner_of(thing) and not self.is_owners(thing)]
+        if nobodys:
+            raise Refusal(
+                f"What carries the tag {self.tag}={self.name} has no owner ({', '.join(nobodys)}), as an earlier version did not note one: if it is yours,"
+                f" give -e ec2_instance_adopt={','.join(nobodys)}, else choose another ec2_instance_name."
+            )
+
+    def tagged(self):
+        """Returns what carries the tag, whoever's it is."""
         tagged = {"Name": f"tag:{self.tag}", "Values": [self.name]}
         states = {"Name": "instance-state-name", "Values": ALIVE + LEAVING}
         reservations = self.all("describe_instances", "Reservations", Filters=[tagged, states])
@@ -322,7 +373,7 @@ class Account:
             raise Refusal(f"There is no key pair {name} in {self.region}: check ec2_instance_key_name, or give ec2_instance_public_key_file instead.")
         if material and found and not self.carries_tag(found[0]):
             raise Refusal(
-                f"A key pair {name} exists and is not this deployment's (it lacks the tag {self.tag}={self.name}): set ec2_instance_key_name to use it,"
+                f"A key pair {name} exists and is not this deployment's (it lacks the tag {self.tag}={self.name} or the owner {self.owner}): set ec2_instance_key_name to use it,"
                 " or ec2_instance_name to another name."
             )
         there = " ".join(found[0].get("PublicKey", "").split()[:2]) if found else ""
@@ -333,8 +384,8 @@ class Account:
         found = self.all("describe_security_groups", "SecurityGroups", Filters=filters)
         if found and not self.carries_tag(found[0]):
             raise Refusal(
-                f"A security group {self.name} ({found[0]['GroupId']}) exists and is not this deployment's (it lacks the tag {self.tag}={self.name}):"
-                " set ec2_instance_name to another name."
+                f"A security group {self.name} ({found[0]['GroupId']}) exists and is not this deployment's (it lacks the tag {self.tag}={self.name}"
+                f" or the owner {self.owner}): set ec2_instance_name to another name."
             )
 
     def differences(self, instance, key):
@@ -369,9 +420,6 @@ class Account:
 
     def plan(self, ours):
         """Returns what is to be created, and from what."""
-        if len(ours["instances"]) > 1:
-            ids = ", ".join(instance["InstanceId"] for instance in ours["instances"])
-            raise Refusal(f"{len(ours['instances'])} instances carry the tag {self.tag}={self.name} ({ids}): take it from all but one, or terminate them.")
         instance = (ours["instances"] + [None])[0]
         about, zones = self.instance_type(self.wanted["instance_type"])
         architecture = self.architecture(about)
@@ -395,9 +443,26 @@ class Account:
         return made
 
 
-def things(ours):
+def id_of(thing):
+    """Returns the id of a volume, an instance, a group or a key pair."""
+    return next(str(thing[key]) for key in ("InstanceId", "VolumeId", "GroupId", "KeyPairId") if key in thing)
+
+
+def owner_of(thing, tag):
+    return next((it["Value"] for it in thing.get("Tags", []) if it["Key"] == tag), "")
+
+
+def launch_of(instance):
+    launched = instance.get("LaunchTime")
+    return launched.strftime("%Y-%m-%d %H:%M UTC") if launched else "unknown"
+
+
+def things(ours, owner):
     """Returns what there is, as a person would say it."""
-    instances = [f"instance {it['InstanceId']} ({it['InstanceType']}, {it['State']['Name']}) with its volume" for it in ours["instances"] + ours["leaving"]]
+    instances = [
+        f"instance {it['InstanceId']} ({it['InstanceType']}, {it['State']['Name']}, launched {launch_of(it)}, owner {owner}) with its volume"
+        for it in ours["instances"] + ours["leaving"]
+    ]
     volumes = [f"volume {it['VolumeId']} ({it['Size']} GiB)" for it in ours["volumes"]]
     groups = [f"security group {it['GroupId']} ({it['GroupName']})" for it in ours["groups"]]
     return instances + volumes + groups + [f"key pair {it['KeyName']}" for it in ours["keys"]]
@@ -410,7 +475,8 @@ def survey(module):
     account = Account(module)
     account.check_region()
     ours = account.ours()
-    facts = {"region": account.region, "account": account.caller["Account"], "arn": account.caller["Arn"], "ours": ours, "things": things(ours)}
+    facts = {"region": account.region, "account": account.caller["Account"], "owner": account.owner, "ours": ours, "things": things(ours, account.owner)}
+    facts["adopted"] = [id_of(thing) for kind in ours.values() for thing in kind if not account.owner_of(thing)]
     if wanted:
         facts.update(plan=account.plan(ours), ingress=rules)
     return facts
@@ -459,6 +525,9 @@ def main():
         argument_spec=dict(
             name=dict(type="str", required=True),
             tag=dict(type="str", required=True),
+            owner=dict(type="str", default=""),
+            owner_tag=dict(type="str", required=True),
+            adopt=dict(type="list", elements="str", default=[]),
             wanted=dict(type="dict", options=options()),
         ),
         supports_check_mode=True,
