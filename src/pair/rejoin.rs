@@ -276,7 +276,9 @@ impl Job<'_> {
             pair.layout.slot(node),
             pair.layout.container(self.primary),
         );
-        self.run_tool(&script, &pair.layout.prefix, Vec::new(), COPY_AT_MOST)?;
+        // By the primary's own address: pg_hba lets replication in from the nodes alone.
+        let network = format!("container:{}", pair.layout.container(self.primary));
+        self.run_tool(&script, &network, Vec::new(), COPY_AT_MOST)?;
         if !NodeDisk::read(&pair.layout, node).empty {
             self.set_aside(&place)?;
         }
