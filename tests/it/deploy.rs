@@ -44,13 +44,17 @@ const MEBIBYTE: u64 = 1024 * 1024;
 #[test]
 fn pair_comes_up_from_nothing_stays_whole_and_goes_without_a_trace() {
     let pair = Deployment::new("life");
+    assert!(pair.site(&["--check"]).changed() > 0, "it foresees nothing");
+    nothing_was_made(&pair);
     it_comes_up_from_nothing(&pair);
     containers_hold_no_more_than_they_need(&pair);
     stopped_primary_turns_the_next_answer_503(&pair);
     paused_primary_delays_no_answer(&pair);
     probe_that_dies_is_started_again(&pair);
     restarts_in_every_order_keep_the_primary(&pair, "a");
-    second_run_changes_nothing_and_tells_no_secret(&pair);
+    second_run_changes_nothing_whatever_its_caller_exports(&pair);
+    roles_log_in_from_where_they_have_to_and_can_fill_nothing(&pair);
+    what_contradicts_the_containers_is_refused(&pair);
     certificates_are_renewed_before_their_end_without_a_restart(&pair);
     passwords_are_rotated_by_another_run_without_a_restart(&pair);
     pair.site(&[]).changed_nothing();
@@ -112,7 +116,11 @@ fn containers_hold_no_more_than_they_need(pair: &Deployment) {
         assert!(options.contains("no-new-privileges"), "{node}: {options}");
         assert_eq!(host["Memory"], memory * MEBIBYTE, "{node}");
         assert_eq!(host["PidsLimit"], pids, "{node}");
+        let limits = host["Ulimits"].as_array().expect("a list");
+        let core = limits.iter().find(|limit| limit["Name"] == "core");
+        assert_eq!(core.expect("a limit")["Hard"], 0, "{node}");
     }
+    who_has_postgres_id_elsewhere_changes_nothing(pair);
     for node in ["a", "b"] {
         let published = pair.inspect(node)["NetworkSettings"]["Ports"].to_string();
         assert!(!published.contains("HostPort"), "{node}: {published}");
@@ -125,6 +133,22 @@ fn containers_hold_no_more_than_they_need(pair: &Deployment) {
     let bytes: u64 = bytes.parse().expect("a number");
     assert!(bytes < 3 * MEGABYTE, "the image has {bytes} bytes");
     no_secret_is_to_be_seen(pair);
+}
+
+/// What a node is told is root's; keys are read by its group.
+fn who_has_postgres_id_elsewhere_changes_nothing(pair: &Deployment) {
+    for (file, uid, gid, mode) in [
+        ("", 0, 999, 0o750),
+        ("postgresql.conf", 0, 999, 0o640),
+        ("pg_hba.conf", 0, 999, 0o640),
+        ("server.key", 0, 999, 0o640),
+        // libpq wants it to be its reader's own.
+        ("pgpass", 999, 999, 0o600),
+    ] {
+        let about = fs::metadata(pair.root.join("a/conf").join(file)).expect("it is there");
+        let found = (about.uid(), about.gid(), about.permissions().mode() & 0o777);
+        assert_eq!(found, (uid, gid, mode), "{file}");
+    }
 }
 
 fn no_secret_is_to_be_seen(pair: &Deployment) {
@@ -193,11 +217,152 @@ fn restarts_in_every_order_keep_the_primary(pair: &Deployment, primary: &str) {
     }
 }
 
-fn second_run_changes_nothing_and_tells_no_secret(pair: &Deployment) {
-    let play = pair.site(&["-vvv", "--diff"]);
+/// Libpq would go elsewhere by each of these, and give the password to whoever
+/// asks for one; a proxy knows nothing of this machine.
+const EXPORTED: [(&str, &str); 16] = [
+    ("PGHOST", "127.0.0.9"),
+    ("PGHOSTADDR", "127.0.0.9"),
+    ("PGPORT", "6000"),
+    ("PGUSER", "somebody"),
+    ("PGDATABASE", "elsewhere"),
+    ("PGSERVICE", "nowhere"),
+    ("PGSERVICEFILE", "/nonexistent"),
+    ("PGPASSFILE", "/nonexistent"),
+    ("PGOPTIONS", "-c search_path=nowhere"),
+    ("PGSSLMODE", "verify-full"),
+    ("PGSSLROOTCERT", "/nonexistent"),
+    ("PGREQUIREAUTH", "md5"),
+    ("http_proxy", "http://127.0.0.1:1"),
+    ("HTTP_PROXY", "http://127.0.0.1:1"),
+    ("GREP_OPTIONS", "--invert-match"),
+    ("BASH_ENV", "/nonexistent"),
+];
+
+fn second_run_changes_nothing_whatever_its_caller_exports(pair: &Deployment) {
+    let play = pair.play_in(&EXPORTED, "site.yml", &["-vvv", "--diff"]);
     play.changed_nothing();
     let words = format!("primary: {}", pair.container("a"));
     assert!(play.stdout.contains(&words), "{}", play.stdout);
+    assert!(
+        play.stdout.contains("certificates: a until "),
+        "{}",
+        play.stdout
+    );
+}
+
+/// Runs psql in a container of PostgreSQL's image with these options; returns
+/// what became of it.
+fn psql_in(options: &[&str], password: &str, conninfo: &str, sql: &str) -> process::Outcome {
+    let image = docker::postgres_image();
+    let script = "read -r PGPASSWORD; export PGPASSWORD; psql -XAtc \"$2\" \"$1\"";
+    let words = [
+        &["run", "--rm", "--interactive", "--entrypoint", "sh"],
+        options,
+        &[&image, "-ec", script, "sh", conninfo, sql],
+    ];
+    docker::try_docker(&words.concat(), password.as_bytes())
+}
+
+/// With their passwords, which may have leaked.
+fn roles_log_in_from_where_they_have_to_and_can_fill_nothing(pair: &Deployment) {
+    let secret =
+        |name: &str| fs::read_to_string(pair.root.join("secrets").join(name)).expect("text");
+    let networks = pair.inspect("a")["NetworkSettings"]["Networks"].take();
+    let address = networks[&pair.prefix]["IPAddress"]
+        .as_str()
+        .expect("it runs")
+        .to_owned();
+    let replicates = format!("host={address} user=replicator replication=yes sslmode=require");
+    let asks = format!("host={address} user=pgpair dbname=postgres sslmode=require");
+    let probe = format!("container:{}", pair.container("probe"));
+    for (network, conninfo, name) in [
+        (pair.prefix.as_str(), &replicates, "replicator"),
+        ("host", &replicates, "replicator"),
+        (&probe, &replicates, "replicator"),
+        (&pair.prefix, &asks, "pgpair"),
+        ("host", &asks, "pgpair"),
+    ] {
+        let done = psql_in(&["--network", network], &secret(name), conninfo, "SELECT 1");
+        assert!(
+            done.stderr.contains("no pg_hba.conf entry"),
+            "{name} from {network}: {done:?}"
+        );
+    }
+    for (sql, refusal) in [
+        (
+            "CREATE TEMPORARY TABLE t ()",
+            "permission denied to create temporary tables",
+        ),
+        (
+            "CREATE TABLE public.t ()",
+            "permission denied for schema public",
+        ),
+        ("CREATE SCHEMA s", "permission denied for database"),
+        (
+            "SELECT lo_from_bytea(0, 'x')",
+            "permission denied for function lo_from_bytea",
+        ),
+        (
+            "SELECT pg_read_file('PG_VERSION')",
+            "permission denied for function",
+        ),
+        ("SHOW temp_file_limit", ""),
+    ] {
+        let done = psql_in(&["--network", &probe], &secret("pgpair"), &asks, sql);
+        match refusal {
+            "" => assert_eq!(done.stdout.trim(), "16MB", "{done:?}"),
+            _ => assert!(done.stderr.contains(refusal), "{sql}: {done:?}"),
+        }
+    }
+}
+
+/// The forgotten word would be a new and empty pair, other extensions, or an
+/// application that is locked out.
+fn what_contradicts_the_containers_is_refused(pair: &Deployment) {
+    let elsewhere = pair.root.with_extension("elsewhere");
+    let root = format!("postgres_pair_root={}", elsewhere.display());
+    let mounted = format!("is mounted on {}/", pair.root.display());
+    let hint = format!("-e postgres_pair_root={} that", pair.root.display());
+    let (before, only) = (pair.state(), ["--tags", "postgres_pair", "-e"]);
+    let words = [mounted.as_str(), &hint, "Nothing was touched"];
+    pair.site(&[&only[..], &[&root]].concat()).refused(&words);
+    pair.teardown(&["-e", "confirm=yes", "-e", &root])
+        .refused(&words[..1]);
+    assert!(!elsewhere.exists());
+
+    let other = format!("{}-other:17", pair.prefix);
+    docker(&["tag", &docker::postgres_image(), &other]);
+    let image = format!("postgres_pair_image={other}");
+    let play = pair.site(&[&only[..], &[&image]].concat());
+    docker(&["image", "rm", &other]);
+    play.refused(&[
+        "containers were made from",
+        &other,
+        "postgres_pair_accept_change=true",
+    ]);
+
+    for (setting, words) in [
+        (
+            "postgres_pair_app_role=shop",
+            ["the role app in the database app", "lock out"],
+        ),
+        (
+            "postgres_pair_app_role=replicator",
+            ["\"replicator\"", "is none of"],
+        ),
+        (
+            "postgres_pair_app_database=template1",
+            ["\"template1\"", "is none of"],
+        ),
+        (
+            "postgres_pair_probe_addresses=everywhere",
+            ["\"everywhere\"", "no address"],
+        ),
+    ] {
+        let play = pair.site(&[&only[..], &[setting]].concat());
+        play.refused(&[words[0], words[1], "Nothing was touched"]);
+    }
+    before.is_still(&pair.state());
 }
 
 /// Which container it is, and since when it runs.
@@ -260,9 +425,15 @@ fn served_serials(pair: &Deployment) -> [String; 2] {
 
 fn passwords_are_rotated_by_another_run_without_a_restart(pair: &Deployment) {
     let (before, containers) = (pair.secrets(), identities(pair));
+    // As an auditor asks for.
+    pair.sql("a", "ALTER SYSTEM SET log_statement = 'all'");
+    pair.sql("a", "SELECT pg_reload_conf()");
+    let session = session_of_the_application(pair);
     let play = pair.site(&[
         "-e",
         "postgres_pair_rotate=replicator,pgpair,app",
+        "-e",
+        "postgres_pair_end_sessions=replicator,pgpair",
         "-vvv",
         "--diff",
     ]);
@@ -272,13 +443,64 @@ fn passwords_are_rotated_by_another_run_without_a_restart(pair: &Deployment) {
     assert!(after.iter().all(|secret| !before.contains(secret)));
     assert_eq!(identities(pair), containers, "nothing was restarted");
     no_secret_is_to_be_seen(pair);
+    let logged = pair.logs("a");
+    for secret in &before {
+        assert!(!logged.contains(secret), "an old password is in the log");
+    }
+    pair.sql("a", "ALTER SYSTEM RESET log_statement");
+    pair.sql("a", "SELECT pg_reload_conf()");
 
-    let reconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                     WHERE usename IN ('pgpair', 'replicator')";
-    pair.sql("a", reconnect);
+    // Who may have the old password, and who was sent away.
+    let said: Vec<&str> = play.stdout.split_whitespace().collect();
+    let said = said.join(" ");
+    assert!(said.contains("go on: 1 of app on a."), "{said}");
+    let alive = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session}");
+    assert_eq!(pair.sql("a", &alive), "1");
     ready_again(pair);
     pair.has_primary("a");
     application_logs_in(pair);
+}
+
+/// Has the application stay logged in; returns the process that serves it.
+fn session_of_the_application(pair: &Deployment) -> String {
+    let conninfo = format!(
+        "host={} user=app dbname=app sslmode=require",
+        pair.container("a")
+    );
+    let script =
+        "read -r PGPASSWORD </srv/app; export PGPASSWORD; psql -c 'SELECT pg_sleep(600)' \"$1\"";
+    let secret = format!("{}/secrets/app:/srv/app:ro", pair.root.display());
+    let name = format!("{}-client", pair.prefix);
+    let label = format!("org.pgpair.project={}", pair.prefix);
+    docker(&[
+        "run",
+        "--detach",
+        "--rm",
+        "--name",
+        &name,
+        "--label",
+        &label,
+        "--network",
+        &pair.prefix,
+        "--volume",
+        &secret,
+        "--user",
+        "root",
+        "--entrypoint",
+        "sh",
+        &docker::postgres_image(),
+        "-ec",
+        script,
+        "sh",
+        &conninfo,
+    ]);
+    eventually(RECOVERY, "the application is logged in", || {
+        let pid = pair.sql(
+            "a",
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'app'",
+        );
+        (!pid.is_empty()).then_some(pid)
+    })
 }
 
 /// As an application does: over TLS, by the nodes' names, with its password.
@@ -303,8 +525,11 @@ fn promoted_standby_is_found_on_the_disks(pair: &Deployment) {
     assert_eq!(pair.sql("b", "SELECT pg_promote()"), "t");
     pair.sql("b", "INSERT INTO rows VALUES ('b')");
     let [a, b, probe] = identities(pair);
+    // A password of the owner's own, which SASLprep and libpq's files read in their ways.
+    fs::write(pair.root.join("secrets/app"), "pä:s\\\u{2168}\u{a0}w\n").expect("it is there");
 
     let play = pair.site(&[]);
+    application_logs_in(pair);
     // The fenced node was started, and got its slot.
     assert!(play.changed() > 0);
     let words = format!("primary: {}", pair.container("b"));

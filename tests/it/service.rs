@@ -50,6 +50,57 @@ pub fn second_run_changes_nothing_nor_its_owners_pause(host: &Host) {
     host.run("pgpair guard resume");
 }
 
+/// In systemd's own judgement, of 0 to 10: a service without any limit has 9.6.
+pub fn units_hold_no_more_than_they_need(host: &Host) {
+    for (unit, at_most) in [
+        ("pgpair-guard", 35),
+        ("pgpair-certificates", 25),
+        ("pgpair-certificates-failed", 25),
+    ] {
+        let judge = format!(
+            "systemd-analyze security --no-pager --threshold={at_most} {unit}.service || echo exposed"
+        );
+        let said = host.run(&judge);
+        assert!(!said.contains("exposed"), "{said}");
+    }
+    let limits =
+        host.run("systemctl show pgpair-guard -p UMask -p LimitCORE -p TasksMax -p MemoryMax");
+    for limit in [
+        "UMask=0077",
+        "LimitCORE=0",
+        "TasksMax=256",
+        "MemoryMax=268435456",
+    ] {
+        assert!(
+            limits.lines().any(|line| line == limit),
+            "{limit}: {limits}"
+        );
+    }
+}
+
+/// Within its sandbox, and with an authority that lacks its key.
+pub fn renewal_works_and_one_that_fails_is_said(host: &Host) {
+    host.run("rm /srv/pgpair/a/conf/server.crt; systemctl start pgpair-certificates");
+    let log = host.run("journalctl -u pgpair-certificates -o cat");
+    assert!(log.contains("made the certificate of a"), "{log}");
+    assert!(log.contains("had a take it up"), "{log}");
+    host.has_primary("a");
+
+    let key = "/srv/pgpair/tls/ca.key";
+    host.run(&format!(
+        "mv {key} {key}.away; systemctl start pgpair-certificates || true"
+    ));
+    eventually(GUARD_AT_MOST, "it is said", || {
+        let said = host.run("journalctl -u pgpair-certificates-failed -o cat -p err");
+        said.contains("certificates of the pair pgpair are not renewed")
+            .then_some(())
+    });
+    host.run(&format!(
+        "mv {key}.away {key}; systemctl start pgpair-certificates"
+    ));
+    assert_eq!(host.run("systemctl --failed --no-legend --plain"), "");
+}
+
 /// What the engine stops has not died.
 pub fn engine_that_is_restarted_keeps_the_primary(host: &Host) {
     let before = pid(host);

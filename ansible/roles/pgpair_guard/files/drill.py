@@ -36,6 +36,12 @@ STAYS = 15
 ROWS = 100
 
 
+# Nothing that the caller exported leads a connection elsewhere, or gives a password to whoever asks for one.
+for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGPAIR_")]:
+    del os.environ[name]
+os.environ.update(PGPASSFILE="/dev/null/none", PGREQUIREAUTH="none", PGSYSCONFDIR="/dev/null")
+
+
 def other(node):
     return "b" if node == "a" else "a"
 
@@ -43,7 +49,7 @@ def other(node):
 def connect(node):
     """Connects to a node's socket as the superuser, as root may."""
     client = psycopg2.connect(
-        host=f"{ROOT}/{node}/run", user="postgres", dbname="postgres", connect_timeout=5, application_name="pgpair-drill"
+        host=f"{ROOT}/{node}/run", port=5432, user="postgres", dbname="postgres", connect_timeout=5, application_name="pgpair-drill"
     )
     client.autocommit = True
     return client

@@ -1,14 +1,15 @@
 #!/bin/sh
-# certificates.sh make|check|renew ROOT PREFIX UID GID DAYS RENEW_DAYS [NAME,NAME…]: the pair's own authority and its nodes' certificates,
+# certificates.sh make|check|renew|ends ROOT PREFIX UID GID DAYS RENEW_DAYS [NAME,NAME…]: the pair's own authority and its nodes' certificates,
 # which carry these further names and addresses.
 #   make   makes what is missing, replaces what does not fit, and renews what ends within RENEW_DAYS
 #   check  says what make would do, and changes nothing
+#   ends   says until when each node's certificate is good, and fails where that is less than RENEW_DAYS
 #   renew  as make; then has the running nodes take their new certificates up, without a restart
-# A node's certificate is good for DAYS. Says each thing that it does in one line, and nothing when there is nothing to do. Keys stay,
+# A node's certificate is good for DAYS. Keys are root's, and the group GID reads them (UID is PostgreSQL's user, and owns none). Says each thing that it does in one line, and nothing when there is nothing to do. Keys stay,
 # so a file that is replaced fits the other at every moment.
 set -eu
 umask 077
-verb=$1 root=$2 prefix=$3 uid=$4 gid=$5 days=$6 renew_days=$7 further=${8:-}
+verb=$1 root=$2 prefix=$3 gid=$5 days=$6 renew_days=$7 further=${8:-}
 ca=$root/tls
 
 # The authority: ten years, renewed a node's lifetime before its end, so that no node's certificate outlives it.
@@ -58,7 +59,16 @@ put() {
     mv "$1.new" "$1"
 }
 
-new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | put "$1" 600 "$2"; }
+new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | put "$1" "$2" "$3"; }
+
+# is FILE MODE OWNER: so it is.
+is() { [ "$(stat -c '%a %u:%g' "$1")" = "$2 $3" ]; }
+
+# own FILE MODE OWNER
+own() {
+    chown "$3" "$1"
+    chmod "$2" "$1"
+}
 
 same_key() { [ "$(openssl x509 -in "$1" -noout -pubkey 2>/dev/null)" = "$(openssl pkey -in "$2" -pubout 2>/dev/null)" ]; }
 
@@ -93,7 +103,7 @@ new_certificate() {
     NAMES=$(names "$1")
     openssl req -new -key "$conf/server.key" -subj "/CN=$prefix-$1" -config "$work/openssl.cnf" -out "$work/request"
     openssl x509 -req -sha256 -in "$work/request" -CA "$ca/ca.crt" -CAkey "$ca/ca.key" -set_serial "0x$(openssl rand -hex 16 | sed 's/^./1/')" \
-        -days "$days" -extfile "$work/openssl.cnf" -extensions node 2>"$work/said" | put "$conf/server.crt" 644 "$uid:$gid" ||
+        -days "$days" -extfile "$work/openssl.cnf" -extensions node 2>"$work/said" | put "$conf/server.crt" 644 "0:$gid" ||
         die "$(cat "$work/said")"
 }
 
@@ -106,7 +116,7 @@ take_up() {
 authority() {
     if [ ! -s "$ca/ca.key" ]; then
         [ ! -s "$ca/ca.crt" ] || die "$ca/ca.key is missing, and $ca/ca.crt is there: bring the key back"
-        does "made the authority's key" new_key "$ca/ca.key" 0:0
+        does "made the authority's key" new_key "$ca/ca.key" 600 0:0
     fi
     if [ ! -s "$ca/ca.crt" ]; then
         does "made the authority's certificate, good for $ca_days days" new_authority
@@ -120,7 +130,9 @@ authority() {
 node() {
     conf=$root/$1/conf why=
     if [ ! -s "$conf/server.key" ]; then
-        does "made the key of $1" new_key "$conf/server.key" "$uid:$gid"
+        does "made the key of $1" new_key "$conf/server.key" 640 "0:$gid"
+    elif ! is "$conf/server.key" 640 "0:$gid"; then
+        does "gave the key of $1 to root" own "$conf/server.key" 640 "0:$gid"
     fi
     if [ ! -s "$conf/server.crt" ]; then
         why=made
@@ -139,9 +151,21 @@ node() {
     fi
 }
 
-give_authority() { put "$1" 644 "$uid:$gid" <"$ca/ca.crt"; }
+give_authority() { put "$1" 644 "0:$gid" <"$ca/ca.crt"; }
 
-case $verb in make | check | renew) ;; *) die "what is $verb? make, check or renew" ;; esac
+ends() {
+    ending=0
+    for node in a b; do
+        file=$root/$node/conf/server.crt
+        [ -s "$file" ] || die "$file is missing"
+        printf '%s until %s%s\n' "$node" "$(openssl x509 -in "$file" -noout -enddate | sed 's/^notAfter=//')" \
+            "$(lasts "$file" "$renew_days" || echo ', which is soon: it was not renewed')"
+        lasts "$file" "$renew_days" || ending=1
+    done
+    exit "$ending"
+}
+
+case $verb in make | check | renew) ;; ends) ends ;; *) die "what is $verb? make, check, renew or ends" ;; esac
 [ "$renew_days" -lt "$days" ] || die "certificates that are good for $days days cannot be renewed $renew_days days before their end"
 authority
 node a
