@@ -241,9 +241,25 @@ fn act(verb: &'static str, arguments: &[&str], within: Duration) -> Result<(), D
     }
 }
 
+/// The engine of this host, whose disks these are: another one's containers of the
+/// same names are not the pair's, whatever whoever calls this has exported.
+const OWN_ENGINE: (&str, &str) = ("DOCKER_HOST", "unix:///var/run/docker.sock");
+
+/// With the engine's own socket these only keep the client from reaching it.
+const NOT_FOR_IT: [&str; 4] = [
+    "DOCKER_CONTEXT",
+    "DOCKER_TLS",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
+];
+
 fn run(verb: &'static str, arguments: &[&str], within: Duration) -> Result<Outcome, DockerError> {
-    process::run(Command::new("docker").args(arguments), within)
-        .map_err(|error| DockerError::Client(verb, error))
+    let mut command = Command::new("docker");
+    command.args(arguments).env(OWN_ENGINE.0, OWN_ENGINE.1);
+    for name in NOT_FOR_IT {
+        command.env_remove(name);
+    }
+    process::run(&mut command, within).map_err(|error| DockerError::Client(verb, error))
 }
 
 #[cfg(test)]
