@@ -355,6 +355,13 @@ fn what_contradicts_the_containers_is_refused(pair: &Deployment) {
             ["\"template1\"", "is none of"],
         ),
         (
+            "postgres_pair_uid=70",
+            [
+                "belongs to the user and group 999:999",
+                "-e postgres_pair_uid=999",
+            ],
+        ),
+        (
             "postgres_pair_probe_addresses=everywhere",
             ["\"everywhere\"", "no address"],
         ),
@@ -362,6 +369,12 @@ fn what_contradicts_the_containers_is_refused(pair: &Deployment) {
         let play = pair.site(&[&only[..], &[setting]].concat());
         play.refused(&[words[0], words[1], "Nothing was touched"]);
     }
+    // A command works with the host's own engine, whatever is exported.
+    let mut command = pair.pgpair(&["switchover", "--dry-run"]);
+    command.env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    command.env("DOCKER_TLS_VERIFY", "1");
+    let done = process::run(&mut command, b"", Duration::from_secs(60));
+    assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
     before.is_still(&pair.state());
 }
 

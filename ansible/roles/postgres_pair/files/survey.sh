@@ -44,9 +44,9 @@ for node in "$@"; do
     if [ -f "$data/PG_VERSION" ]; then version=$(head -c 64 "$data/PG_VERSION" | tr -cd '0-9.'); fi
     # pg_control begins with the system identifier, in every version and in the machine's own byte order.
     if [ -f "$data/global/pg_control" ]; then system=$(od -An -tu8 -N8 "$data/global/pg_control" | tr -d ' '); fi
-    printf '%s"%s":{"data":%s,"empty":%s,"standby":%s,"version":"%s","system":"%s","kilobytes":%s}' "$comma" "$node" \
+    printf '%s"%s":{"data":%s,"empty":%s,"standby":%s,"version":"%s","system":"%s","owner":"%s","kilobytes":%s}' "$comma" "$node" \
         "$(yes_no test -s "$data/PG_VERSION")" "$(yes_no empty_folder "$data")" "$(yes_no test -e "$data/standby.signal")" \
-        "$version" "$system" "$(if [ -d "$data" ]; then du -sk "$data" 2>/dev/null | cut -f 1; else echo 0; fi)"
+        "$version" "$system" "$(stat -c %u:%g "$data" 2>/dev/null || true)" "$(if [ -d "$data" ]; then du -sk "$data" 2>/dev/null | cut -f 1; else echo 0; fi)"
     comma=,
 done
 printf '}}\n'
