@@ -417,10 +417,10 @@ struct Said<'a> {
 const HOT_STANDBY: [&str; 7] = [
     "hot standby",
     "hot-standby",
+    "standby a caldo",
     "ホットスタンバイ",
     "热备",
     "горяч",
-    "гаряч",
     "ცხელი",
 ];
 
@@ -590,30 +590,33 @@ mod tests {
     #[test]
     fn standby_that_will_let_nobody_in_is_told_from_one_that_is_not_ready() {
         let hint = Some("To enable hot standby, close write transactions with more than 64 …");
-        for (detail, hint, expected) in [
-            (Some("Hot standby mode is disabled."), None, Reason::Refused),
-            (
-                Some("Hot-Standby-Modus ist deaktiviert."),
-                None,
-                Reason::Refused,
-            ),
-            (
-                Some("ホットスタンバイモードは無効です。"),
-                None,
-                Reason::Refused,
-            ),
-            (
-                Some("Consistent recovery state has not been yet reached."),
-                None,
-                Reason::Starting,
-            ),
-            (
-                Some("Recovery snapshot is not yet ready for hot standby."),
-                hint,
-                Reason::Starting,
-            ),
+        let closed = [
+            "Hot standby mode is disabled.",
+            "Hot-Standby-Modus ist deaktiviert.",
+            "El modo hot standby está desactivado.",
+            "Le mode Hot Standby est désactivé",
+            "La modalità standby a caldo è disabilitata.",
+            "ホットスタンバイモードは無効です。",
+            "ცხელი ლოდინის რეჟიმი გამორთულია.",
+            "Hot standby 모드가 비활성화 되었습니다.",
+            "Режим горячего резерва отключён.",
+            "Hot standby-läge är avstängt.",
+            "Режим Hot standby вимкнений.",
+        ];
+        let not_yet = [
+            "Consistent recovery state has not been yet reached.",
+            "Konsistenter Wiederherstellungszustand wurde noch nicht erreicht.",
+            "Согласованное состояние восстановления ещё не достигнуто.",
+            "リカバリの一貫性はまだ確保されていません。",
+        ];
+        let snapshot = "Recovery snapshot is not yet ready for hot standby.";
+        let closed = closed.map(|detail| (Some(detail), None, Reason::Refused));
+        let not_yet = not_yet.map(|detail| (Some(detail), None, Reason::Starting));
+        let rest = [
+            (Some(snapshot), hint, Reason::Starting),
             (None, None, Reason::Starting),
-        ] {
+        ];
+        for (detail, hint, expected) in closed.into_iter().chain(not_yet).chain(rest) {
             let said = Said {
                 message: "the database system is not accepting connections",
                 detail,
