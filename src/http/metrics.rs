@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::counts::{self, Counts};
 use super::exposition::{Document, Format, Kind};
+use crate::pair::failure_detector;
 use crate::pair::guard::report::STATES;
 use crate::pair::sync::Mode;
 use crate::probe::board::{self, Report, Rules};
@@ -293,6 +294,15 @@ fn about_guard(document: &mut Document, guard: &Guard) {
     for state in STATES {
         let is = report.map(|_| u8::from(guard.state == state));
         family.known(&[("state", state)], is);
+    }
+    let mut family = document.family(
+        Gauge,
+        "pgpair_guard_waiting",
+        "Why the guard does not replace a primary that does not answer: 1 for the current reason.",
+    );
+    for reason in failure_detector::Reason::ALL {
+        let is = report.map(|it| u8::from(it.reason == Some(reason)));
+        family.known(&[("reason", reason.word())], is);
     }
     let mut family = document.family(
         Gauge,

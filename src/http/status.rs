@@ -6,6 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::pair::failure_detector;
 use crate::probe::board::{NodeReport, Report, Rules, Transition};
 use crate::probe::guard::Guard;
 use crate::probe::node::{Replication, Slot};
@@ -42,6 +43,8 @@ struct Status<'a> {
 #[derive(Serialize)]
 struct GuardState<'a> {
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -215,6 +218,9 @@ fn guard_of(guard: &Guard) -> GuardState<'_> {
     let report = guard.report.as_ref();
     GuardState {
         state: guard.state,
+        reason: report
+            .and_then(|it| it.reason)
+            .map(failure_detector::Reason::word),
         detail: guard.detail.as_deref(),
         age_ms: guard.age.map(milliseconds),
         mode: report.map(|it| it.mode.as_str()),

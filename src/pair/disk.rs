@@ -2,7 +2,7 @@
 //! in the data. PostgreSQL's own `standby.signal` is the only state.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -231,6 +231,18 @@ pub fn processes_in(pgdata: &Path) -> Vec<u32> {
         cwd.is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (place.dev(), place.ino()))
     };
     pids.filter(works_there).collect()
+}
+
+/// Returns what a server says of itself in its lock file: `starting`, `ready`,
+/// `standby` or `stopping`.
+pub fn postmaster_status(pgdata: &Path) -> Option<String> {
+    let mut text = String::new();
+    let mut open = OpenOptions::new();
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let open = open.read(true).custom_flags(flags);
+    let file = open.open(pgdata.join("postmaster.pid")).ok()?;
+    file.take(1024).read_to_string(&mut text).ok()?;
+    text.lines().nth(7).map(|line| line.trim().to_owned())
 }
 
 /// Returns the bytes that are free where `path` is.

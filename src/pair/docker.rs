@@ -53,6 +53,8 @@ pub struct Container {
     pub running: bool,
     /// Its processes are frozen.
     pub paused: bool,
+    /// Its first process, by its id on the host; 0 without one.
+    pub pid: u32,
     /// The image that it was made from, by its id.
     pub image: String,
     /// The limit of its memory in bytes; none if it is 0.
@@ -62,18 +64,19 @@ pub struct Container {
 }
 
 /// Has `docker inspect` print what [`parse`] reads.
-const FORMAT: &str = "--format={{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.Image}}\
+const FORMAT: &str = "--format={{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.State.Pid}}|{{.Image}}\
     |{{.HostConfig.Memory}}|{{index .Config.Labels \"org.pgpair.project\"}}";
 
 fn parse(line: &str) -> Option<Container> {
     let cells: Vec<&str> = line.split('|').collect();
-    let [status, running, paused, image, memory, pair] = cells[..] else {
+    let [status, running, paused, pid, image, memory, pair] = cells[..] else {
         return None;
     };
     Some(Container {
         status: status.to_owned(),
         running: running == "true",
         paused: paused == "true",
+        pid: pid.parse().ok()?,
         image: image.to_owned(),
         memory_bytes: Some(memory.parse().ok()?).filter(|&bytes| bytes > 0),
         pair: pair.to_owned(),
@@ -86,9 +89,18 @@ fn parse(line: &str) -> Option<Container> {
 ///
 /// Fails if Docker does not answer.
 pub fn inspect(name: &str) -> Result<Option<Container>, DockerError> {
+    inspect_within(name, ASK_AT_MOST)
+}
+
+/// As [`inspect`], and waits no longer than this.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub fn inspect_within(name: &str, within: Duration) -> Result<Option<Container>, DockerError> {
     const VERB: &str = "inspect";
     let arguments = ["inspect", "--type", "container", FORMAT, name];
-    let done = run(VERB, &arguments, ASK_AT_MOST)?;
+    let done = run(VERB, &arguments, within)?;
     if !done.success {
         return match done.stderr.to_lowercase().contains("no such container") {
             true => Ok(None),
@@ -213,6 +225,8 @@ pub fn run_once(shot: &OneShot<'_>, within: Duration) -> Result<Outcome, DockerE
     arguments.extend(["--no-healthcheck", "--pull", "never"].map(str::to_owned));
     arguments.extend(["--cap-drop", "ALL"].map(str::to_owned));
     arguments.extend(["--security-opt", "no-new-privileges"].map(str::to_owned));
+    // What its tools say is read, in whatever language the image speaks.
+    arguments.extend(["--env", "LC_ALL=C"].map(str::to_owned));
     if let Some(bytes) = shot.memory_bytes {
         arguments.extend(["--memory".into(), bytes.to_string()]);
     }
@@ -255,7 +269,10 @@ const NOT_FOR_IT: [&str; 4] = [
 
 fn run(verb: &'static str, arguments: &[&str], within: Duration) -> Result<Outcome, DockerError> {
     let mut command = Command::new("docker");
-    command.args(arguments).env(OWN_ENGINE.0, OWN_ENGINE.1);
+    command
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .env(OWN_ENGINE.0, OWN_ENGINE.1);
     for name in NOT_FOR_IT {
         command.env_remove(name);
     }
@@ -268,17 +285,17 @@ mod tests {
 
     #[test]
     fn what_docker_prints_is_read() {
-        let container = parse("paused|true|true|sha256:ab|268435456|p").expect("six cells");
+        let container = parse("paused|true|true|77|sha256:ab|268435456|p").expect("six cells");
         assert_eq!(
             (container.status.as_str(), container.pair.as_str()),
             ("paused", "p")
         );
-        assert!(container.running && container.paused);
+        assert!(container.running && container.paused && container.pid == 77);
         assert_eq!(container.memory_bytes, Some(256 << 20));
-        let container = parse("exited|false|false|sha256:ab|0|").expect("six cells");
+        let container = parse("exited|false|false|0|sha256:ab|0|").expect("six cells");
         assert!(!container.running && container.pair.is_empty());
         assert_eq!(container.memory_bytes, None);
-        for garbled in ["", "exited|false", "exited|false|false|x|much|p"] {
+        for garbled in ["", "exited|false", "exited|false|false|0|x|much|p"] {
             assert_eq!(parse(garbled), None, "{garbled:?}");
         }
     }

@@ -4,25 +4,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::disk::Disks;
+use super::failure_detector::Decision;
 use super::ground::Pair;
 use super::journal::{Held, Kind, Move, Step};
 use super::layout::Node;
 use super::moving::{self, Moved};
 use super::switchover::{can_be_promoted, take_up};
 use super::trouble::{Trouble, refused};
+use super::witnesses::{LOOK_EVERY, Watch};
 
-/// A primary whose container runs is given up after this many questions
-/// without an answer, over at least [`MISSES_OVER`].
-const MISSES: usize = 3;
+/// A primary whose container runs is given up after being silent for this long:
+/// longer than a crashed server takes to be started again.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 
-/// See [`MISSES`]: longer than a crashed server takes to be started again.
-const MISSES_OVER: Duration = Duration::from_secs(5);
+/// Longest until the witnesses agree.
+const CONFIRM_AT_MOST: Duration = Duration::from_secs(20);
 
-/// Longest for an answer that counts.
-const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
-
-/// Time between two questions.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+/// A standby that takes longer than this to say that it can be promoted would
+/// make no better primary than one that is alive.
+const QUICK: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,9 +72,16 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
             state.status
         )));
     }
+    let asked = Instant::now();
     can_be_promoted(pair, to)?;
+    let took = asked.elapsed();
     moving::has_room(pair, to).map_err(refused)?;
     let ran = !pair.is_down(from)?;
+    if ran && took > QUICK {
+        return Err(refused(format!(
+            "{from} runs, and {to} took {took:.1?} to answer: it would do no better"
+        )));
+    }
     let there = Move {
         kind: Kind::Failover,
         from,
@@ -86,32 +93,38 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
     moving::carry_out(pair, held, there)
 }
 
-/// Sees that the primary is dead, or says nothing for long enough.
+/// Sees that the primary is dead, or silent with nobody to say that it lives.
 fn confirm(pair: &Pair, from: Node) -> Result<(), Trouble> {
     let container = pair.layout.container(from);
     let began = Instant::now();
-    let mut misses = 0;
-    while misses < MISSES || began.elapsed() < MISSES_OVER {
+    let mut watch = Watch::of(pair, from)?;
+    loop {
+        let looked = Instant::now();
         if pair.is_down(from)? {
             pair.say(&format!("{from} does not run"));
             return Ok(());
         }
-        let asked = pair.server(from).value("SELECT 1", ANSWER_AT_MOST);
-        match asked {
-            Ok(_) => {
+        // Who is asked by an operator need not have seen it alive.
+        match watch.look(pair, SILENT_FOR, Duration::MAX).decision {
+            Decision::Serves => {
                 return Err(refused(format!(
                     "{container} answers: use pgpair switchover"
                 )));
             }
-            Err(error) if error.is_alive() => {
+            Decision::Replace => break,
+            Decision::Wait(reason) if began.elapsed() > CONFIRM_AT_MOST || reason.is_life() => {
                 return Err(refused(format!(
-                    "{container} is alive ({error}): use pgpair switchover"
+                    "{container} runs and {} ({}): wait, or end it if it is of no use (docker kill {container}), then run this again",
+                    reason.sentence(),
+                    reason.word()
                 )));
             }
-            Err(_) => misses += 1,
+            _ => thread::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())),
         }
-        thread::sleep(ASK_EVERY);
     }
-    pair.say(&format!("{from} runs, and did not answer {misses} times"));
+    pair.say(&format!(
+        "{from} runs, and did not answer {} times",
+        watch.misses()
+    ));
     Ok(())
 }

@@ -137,6 +137,24 @@ impl Held {
     ///
     /// Refuses while another command has it, and a folder that is not the pair's.
     pub fn take(layout: &Layout, command: &str) -> Result<Held, Trouble> {
+        Held::lock(layout, command)?.map_err(|holder| {
+            refused(format!(
+                "pgpair {holder} is at work on this pair: wait until it has ended"
+            ))
+        })
+    }
+
+    /// As [`Held::take`]; nothing while another command has it.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a folder that is not the pair's.
+    pub fn take_if_free(layout: &Layout, command: &str) -> Result<Option<Held>, Trouble> {
+        Ok(Held::lock(layout, command)?.ok())
+    }
+
+    /// Takes the lock, or says who has it.
+    fn lock(layout: &Layout, command: &str) -> Result<Result<Held, String>, Trouble> {
         disk::is_the_pairs(layout)?;
         let path = layout.file(LOCK);
         let cannot = |error: io::Error| refused(format!("{}: {error}", path.display()));
@@ -150,20 +168,17 @@ impl Held {
             }
             let holder = fs::read_to_string(&path).unwrap_or_default();
             if is_alive(&holder) || Instant::now() > patience {
-                return Err(refused(format!(
-                    "pgpair {} is at work on this pair: wait until it has ended",
-                    holder.trim()
-                )));
+                return Ok(Err(holder.trim().to_owned()));
             }
             thread::sleep(LET_GO_WITHIN / 100);
         }
         // Only for the message: what cannot be written is no reason to stop.
         let _ = file.set_len(0).and_then(|()| file.rewind());
         let _ = writeln!(file, "{command} (pid {})", std::process::id());
-        Ok(Held {
+        Ok(Ok(Held {
             layout: layout.clone(),
             _lock: file,
-        })
+        }))
     }
 
     /// Returns the move that a command left unfinished.

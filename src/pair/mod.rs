@@ -7,6 +7,9 @@
 //!   [`failover`] decide whether it may, [`loss`] what would be lost,
 //!   [`rejoin`] brings the other node back.
 //! - [`guard`] does all that by itself, and keeps what [`sync`] promises.
+//! - [`failure_detector`] decides whether a primary that is silent is replaced;
+//!   [`witnesses`] says what is known, by [`session`], [`pulse`] and
+//!   [`process_table`].
 //! - [`journal`] lets one command at a time in, and remembers where a killed
 //!   one was.
 
@@ -15,6 +18,7 @@ pub mod control;
 pub mod disk;
 pub mod docker;
 pub mod failover;
+pub mod failure_detector;
 pub mod ground;
 pub mod guard;
 pub mod journal;
@@ -22,8 +26,12 @@ pub mod layout;
 pub mod loss;
 pub mod moving;
 pub mod process;
+pub mod process_table;
+pub mod pulse;
 pub mod rejoin;
+pub mod session;
 pub mod sql;
 pub mod switchover;
 pub mod sync;
 pub mod trouble;
+pub mod witnesses;

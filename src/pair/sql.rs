@@ -3,6 +3,8 @@
 //! file of `pair` that names `postgres`.
 
 use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -34,6 +36,11 @@ impl SqlError {
     /// Says whether the server works, though it did not do what was asked.
     pub fn is_alive(&self) -> bool {
         matches!(self, SqlError::Said(_))
+    }
+
+    /// Says whether a server said this: whatever it says, it is alive.
+    pub fn is_a_sign_of_life(&self) -> bool {
+        matches!(self, SqlError::Said(_) | SqlError::NotYet(_))
     }
 }
 
@@ -116,15 +123,44 @@ impl Server {
     }
 
     fn ask(&self, sql: &str, within: Duration) -> Result<Vec<Row>, SqlError> {
-        let mut client = self.connect(within)?;
-        let messages = client.simple_query(sql).map_err(|error| meaning(&error))?;
-        Ok(messages.iter().filter_map(cells).collect())
+        Connection(self.connect(within)?).ask(sql)
+    }
+
+    /// Opens a connection to ask more than once.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not take it.
+    pub fn open(&self, within: Duration) -> Result<Connection, SqlError> {
+        match self.connect(within) {
+            Err(SqlError::Gone(why)) if self.reacts(within) => Err(SqlError::Said(format!(
+                "it takes no new connection ({why})"
+            ))),
+            connected => connected.map(Connection),
+        }
+    }
+
+    /// Says whether a server reacts at all. One that cannot start a process for
+    /// a new connection says so in words that the driver does not understand.
+    fn reacts(&self, within: Duration) -> bool {
+        /// Asks whether TLS is spoken, as every client may.
+        const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+        let mut said = [0];
+        let asked = UnixStream::connect(self.directory.join(".s.PGSQL.5432"));
+        let read = asked.and_then(|mut stream| {
+            stream.set_write_timeout(Some(within))?;
+            stream.set_read_timeout(Some(within))?;
+            stream.write_all(&SSL_REQUEST)?;
+            stream.read(&mut said)
+        });
+        read.is_ok_and(|bytes| bytes > 0)
     }
 
     fn connect(&self, within: Duration) -> Result<Client, SqlError> {
-        // Our own small writes must not wait for a standby that is not there yet.
+        // Our own small writes must not wait for a standby that is not there yet,
+        // and nobody else's functions are ours.
         let options = format!(
-            "-c statement_timeout={} -c synchronous_commit=local",
+            "-c statement_timeout={} -c synchronous_commit=local -c search_path=pg_catalog",
             within.as_millis()
         );
         postgres::Config::new()
@@ -136,6 +172,26 @@ impl Server {
             .ssl_mode(SslMode::Disable)
             .connect(Connector::unused())
             .map_err(|error| meaning(&error))
+    }
+}
+
+/// A connection that is kept.
+pub struct Connection(Client);
+
+impl Connection {
+    /// Runs statements; returns the rows of all of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not answer, or says no.
+    pub fn ask(&mut self, sql: &str) -> Result<Vec<Row>, SqlError> {
+        let messages = self.0.simple_query(sql).map_err(|error| meaning(&error))?;
+        Ok(messages.iter().filter_map(cells).collect())
+    }
+
+    /// Says whether it has come to its end.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 }
 

@@ -5,7 +5,6 @@
 mod keeper;
 mod notes;
 pub mod report;
-mod silence;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,29 +21,18 @@ use rustix::fs::{FlockOperation, flock};
 use self::keeper::{Act, Keeper, Seen, Standby};
 use self::notes::Memory;
 use self::report::{Report, STOPPED};
-use self::silence::Silence;
 use super::disk::Disks;
+use super::failure_detector::{Decision, Reason};
 use super::ground::{Pair, START_AT_MOST};
 use super::journal::{self, Held};
 use super::layout::Node;
 use super::moving::Moved;
-use super::sql::{Row, SqlError};
+use super::sql::Row;
 use super::sync::{self, Mode, Promise};
 use super::trouble::{Trouble, failed, refused};
+use super::witnesses::{LOOK_EVERY, Watch};
 use super::{disk, failover, process, rejoin, switchover};
 use crate::threads;
-
-/// Time between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Longest for an answer that counts.
-const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
-
-/// A primary that this guard never saw alive is given this long after the
-/// guard's start: the host may have been started a moment before. One whose
-/// standby was started after it fell silent is given as long: who restarts
-/// the engine, or both containers, starts one of them first.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// What was refused or went wrong is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -145,6 +133,8 @@ struct Guard<'a> {
     not_before: Option<Instant>,
     /// Why nothing can be done, as it was told last.
     blocked: Option<String>,
+    /// Why a primary that does not answer is not replaced, as it was told last.
+    waits: Option<Reason>,
     paused: bool,
 }
 
@@ -159,10 +149,7 @@ enum Look {
 
 /// The primary under watch.
 struct Watched {
-    node: Node,
-    asked: Option<Receiver<Result<Vec<Row>, SqlError>>>,
-    silence: Silence,
-    was_alive: bool,
+    watch: Watch,
     keeper: Keeper,
 }
 
@@ -176,6 +163,7 @@ impl<'a> Guard<'a> {
             primary: None,
             not_before: None,
             blocked: None,
+            waits: None,
             paused: false,
         }
     }
@@ -201,29 +189,20 @@ impl<'a> Guard<'a> {
             }
             return self.finish_what_was_left();
         }
-        let disks = Disks::read(&self.pair.layout)?;
-        let answer = self.ask(disks.primary);
-        let now = Instant::now();
-        let confirm = self.options.confirm;
-        let grace_is_over = self.started.elapsed() > GRACE;
-        let watched = self.watched(disks.primary);
-        watched.silence.note(&answer, now);
-        watched.was_alive |= answer.is_ok();
-        let known = watched.was_alive || grace_is_over;
-        match answer {
-            Ok(row) => {
-                let seen = self.seen(disks.primary, &row)?;
-                self.keep(disks.primary, &seen)?;
-                self.bring_back(disks.primary, paused)
-            }
-            Err(_) if known && !paused && watched.silence.is_over(confirm, now) => {
-                if !self.may_try() || self.may_be_on_its_way(disks.primary) {
-                    return Ok(Look::Waits);
-                }
-                self.replace(disks.primary)
-            }
-            Err(_) if !self.may_try() => Ok(Look::Waits),
-            Err(_) => Ok(Look::Well),
+        let node = Disks::read(&self.pair.layout)?.primary;
+        let (confirm, known_for) = (self.options.confirm, self.started.elapsed());
+        let pair = self.pair;
+        let look = self.watched(node)?.watch.look(pair, confirm, known_for);
+        self.told_of_waiting(node, look.decision);
+        if let Some(row) = look.row {
+            let seen = self.seen(node, &row)?;
+            self.keep(node, &seen)?;
+            return self.bring_back(node, paused);
+        }
+        match look.decision {
+            Decision::Replace if !paused && self.may_try() => self.replace(node),
+            // What was said of it last holds until it answers.
+            _ => Ok(Look::Waits),
         }
     }
 
@@ -231,73 +210,18 @@ impl<'a> Guard<'a> {
         self.not_before.is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Says whether a silent primary may be about to come up, as its standby did
-    /// a moment ago. A standby that does not answer gives it no time: the failover
-    /// refuses then.
-    fn may_be_on_its_way(&self, primary: Node) -> bool {
-        let since = self.primary.as_ref().and_then(|it| it.silence.since());
-        let Some(silent) = since.map(|since| since.elapsed()) else {
-            return false;
-        };
-        if silent >= GRACE {
-            return false;
-        }
-        let sql = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())";
-        let answer = self.pair.server(primary.other()).value(sql, ANSWER_AT_MOST);
-        let runs_for = answer.ok().and_then(|seconds| seconds.parse().ok());
-        // It may have fallen silent so long before that was noticed.
-        let noticed_within = LOOK_EVERY + ANSWER_AT_MOST;
-        runs_for.is_some_and(|seconds: f64| seconds < (silent + noticed_within).as_secs_f64())
-    }
-
-    fn watched(&mut self, node: Node) -> &mut Watched {
+    fn watched(&mut self, node: Node) -> Result<&mut Watched, Trouble> {
         let (mode, limit) = (self.options.mode, self.options.sync_limit);
         let layout = &self.pair.layout;
-        let changed = self.primary.as_ref().is_none_or(|it| it.node != node);
+        let changed = self.primary.as_ref().is_none_or(|it| it.watch.node != node);
         if changed {
             let in_force = sync::proves(layout, node);
             self.primary = Some(Watched {
-                node,
-                asked: None,
-                silence: Silence::default(),
-                was_alive: false,
+                watch: Watch::of(self.pair, node)?,
                 keeper: Keeper::new(mode, limit, in_force, Instant::now()),
             });
         }
-        self.primary.as_mut().expect("made above")
-    }
-
-    /// Asks the primary; one that owes an answer is not asked anew, so that a
-    /// frozen one holds one thread only.
-    fn ask(&mut self, node: Node) -> Result<Row, SqlError> {
-        let slot = self.pair.layout.slot(node.other());
-        let server = self.pair.server(node);
-        let watched = self.watched(node);
-        // An answer to an old question says nothing of now.
-        if let Some(owed) = watched.asked.take()
-            && matches!(owed.try_recv(), Err(TryRecvError::Empty))
-        {
-            watched.asked = Some(owed);
-            return Err(SqlError::Silent(ANSWER_AT_MOST));
-        }
-        let sql = format!(
-            "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END, \
-                    current_setting('synchronous_standby_names') <> '', \
-                    s.sync_state IN ('sync', 'quorum'), s.flush_lsn \
-             FROM (SELECT 1) one LEFT JOIN pg_stat_replication s \
-               ON s.application_name = '{slot}' AND s.state = 'streaming'"
-        );
-        let asked = server.begin(&sql, ANSWER_AT_MOST)?;
-        match asked.recv_timeout(ANSWER_AT_MOST) {
-            Ok(rows) => rows?
-                .into_iter()
-                .next()
-                .ok_or_else(|| SqlError::Said("no row".to_owned())),
-            Err(_) => {
-                watched.asked = Some(asked);
-                Err(SqlError::Silent(ANSWER_AT_MOST))
-            }
-        }
+        Ok(self.primary.as_mut().expect("made above"))
     }
 
     fn seen(&self, node: Node, row: &Row) -> Result<Seen, Trouble> {
@@ -328,7 +252,7 @@ impl<'a> Guard<'a> {
             // Not ours to touch: nobody asked for it, or the primary is moving.
             return Ok(());
         }
-        let watched = self.watched(node);
+        let watched = self.watched(node)?;
         let act = watched.keeper.next(seen, Instant::now());
         let promise = Promise {
             mode,
@@ -344,10 +268,11 @@ impl<'a> Guard<'a> {
             Act::Wait => sync::set_names(self.pair, node, true),
             Act::Settle => {
                 let settled = self.pair.server(node).rows("CHECKPOINT", START_AT_MOST);
-                settled.map(drop).map_err(|error| {
-                    self.watched(node).keeper.not_settled(Instant::now());
-                    self.pair.no_answer(node, &error)
-                })
+                if let Err(error) = settled {
+                    self.watched(node)?.keeper.not_settled(Instant::now());
+                    return Err(self.pair.no_answer(node, &error));
+                }
+                Ok(())
             }
             Act::Promise => {
                 self.event("synchronous", &[("primary", node.name())]);
@@ -371,11 +296,13 @@ impl<'a> Guard<'a> {
                  see why, then run pgpair failover"
             )));
         }
-        let held = Held::take(&self.pair.layout, "guard")?;
-        let silent = self.primary.as_ref().and_then(|it| it.silence.since());
+        let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
+            return Ok(Look::Waits);
+        };
+        let silent = self.primary.as_ref().map(|it| it.watch.unserved());
         log::warn!(
             "guard state=replacing primary={from} silent_ms={}",
-            silent.map_or(0, |since| since.elapsed().as_millis())
+            silent.unwrap_or_default().as_millis()
         );
         let moved = self.at_work(|pair| failover::replace(pair, &held, from, false))?;
         self.memory.failovers.push(notes::now());
@@ -383,12 +310,12 @@ impl<'a> Guard<'a> {
     }
 
     fn finish_what_was_left(&mut self) -> Result<Look, Trouble> {
-        // A command that is at work has the lock: then there is nothing to do.
-        let Ok(held) = Held::take(&self.pair.layout, "guard") else {
-            return Ok(Look::Well);
+        // A command that is at work has the lock: what was said last still holds.
+        let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
+            return Ok(Look::Waits);
         };
         let Some(left) = held.unfinished()? else {
-            return Ok(Look::Well);
+            return Ok(Look::Waits);
         };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let moved = self.at_work(|pair| switchover::take_up(pair, &held, left))?;
@@ -419,8 +346,10 @@ impl<'a> Guard<'a> {
         if paused || !self.may_try() {
             return Ok(Look::Waits);
         }
+        let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
+            return Ok(Look::Waits);
+        };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
-        let held = Held::take(&self.pair.layout, "guard")?;
         self.at_work(|pair| rejoin::rejoin(pair, primary.other(), rejoin::Extent::Whole))?;
         drop(held);
         self.memory.owed = None;
@@ -442,7 +371,24 @@ impl<'a> Guard<'a> {
         }
         if paused && let Some(watched) = &mut self.primary {
             // What was silent under a pause must be confirmed anew after it.
-            watched.silence = Silence::default();
+            watched.watch.forget();
+        }
+    }
+
+    fn told_of_waiting(&mut self, primary: Node, decision: Decision) {
+        let waits = match decision {
+            Decision::Wait(reason) => Some(reason),
+            // It was silent for too short a time to say anything else.
+            Decision::Unconfirmed => self.waits,
+            Decision::Serves | Decision::Replace => None,
+        };
+        if waits == std::mem::replace(&mut self.waits, waits) {
+            return;
+        }
+        let primary = ("primary", primary.name());
+        match waits {
+            Some(reason) => self.event("waiting", &[primary, ("reason", reason.word())]),
+            None => self.event("waiting_over", &[primary]),
         }
     }
 
@@ -459,13 +405,18 @@ impl<'a> Guard<'a> {
     }
 
     fn report(&mut self, paused_until: Option<u64>) {
-        let state = match (paused_until, &self.blocked) {
-            (Some(_), _) => "paused",
-            (None, Some(_)) => "blocked",
-            (None, None) => "watching",
+        let state = match (paused_until, &self.blocked, self.waits) {
+            (Some(_), ..) => "paused",
+            (None, Some(_), _) => "blocked",
+            (None, None, Some(_)) => "waiting",
+            (None, None, None) => "watching",
         };
         let mut report = self.report_of(state);
-        report.detail.clone_from(&self.blocked);
+        let waits = self
+            .waits
+            .map(|reason| format!("the primary {}", reason.sentence()));
+        report.detail = self.blocked.clone().or(waits);
+        report.reason = self.waits;
         report.paused_until = paused_until;
         tell(self.pair, &mut report);
     }

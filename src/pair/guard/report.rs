@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::pair::failure_detector::Reason;
 use crate::pair::layout::{Layout, value_of};
 
 /// Where it lies: in the folder that the probe's container has.
@@ -16,7 +17,7 @@ const FILE: &str = "probe/guard";
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 /// What it says that it does.
-pub const STATES: [&str; 4] = ["watching", "working", "paused", "blocked"];
+pub const STATES: [&str; 5] = ["watching", "waiting", "working", "paused", "blocked"];
 
 /// What it says last.
 pub const STOPPED: &str = "stopped";
@@ -33,6 +34,8 @@ pub struct Report {
     pub state: String,
     /// What keeps it from replacing a primary, for a person.
     pub detail: Option<String>,
+    /// Why a primary that does not answer is not replaced.
+    pub reason: Option<Reason>,
     /// `async`, `sync` or `strict`.
     pub mode: String,
     /// Every acknowledged commit is on the standby's disk.
@@ -99,6 +102,9 @@ impl Report {
         if let Some(until) = self.paused_until {
             text.push_str(&format!(" paused_until={until}"));
         }
+        if let Some(reason) = self.reason {
+            text.push_str(&format!(" reason={}", reason.word()));
+        }
         text.push('\n');
         text.push_str(self.detail.as_deref().unwrap_or_default());
         text
@@ -110,6 +116,7 @@ impl Report {
             at_ms: value_of(line, "at_ms")?.parse().ok()?,
             state: value_of(line, "state")?.to_owned(),
             detail: Some(detail.to_owned()).filter(|it| !it.is_empty()),
+            reason: value_of(line, "reason").and_then(Reason::named),
             mode: value_of(line, "mode")?.to_owned(),
             synchronous: value_of(line, "synchronous")? == "true",
             paused_until: value_of(line, "paused_until").and_then(|it| it.parse().ok()),
@@ -142,6 +149,7 @@ mod tests {
         let mut report = Report {
             state: "blocked".to_owned(),
             detail: Some("a \"word\"\n".to_owned()),
+            reason: Some(Reason::HostOverloaded),
             paused_until: Some(7),
             ..Report::default()
         };

@@ -1,0 +1,150 @@
+//! What the kernel says of processes and of the host's pressure.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+/// A share of the last 10 s, in percent, in which something waited for the
+/// processor, or all did for memory or disks.
+const CPU_PRESSURE: f64 = 90.0;
+const MEMORY_PRESSURE: f64 = 20.0;
+const IO_PRESSURE: f64 = 60.0;
+
+/// Processes that want to run, for each processor.
+const LOAD: f64 = 10.0;
+
+/// What a process does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// It is stopped by a signal, or dead.
+    pub frozen: bool,
+    /// The nanoseconds that it has run for.
+    pub ran: u64,
+}
+
+/// Reads what a process does; nothing once it is gone.
+pub fn read(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+    let fields = fields(&stat)?;
+    Some(Process {
+        frozen: matches!(*fields.first()?, "T" | "t" | "Z" | "X"),
+        ran: schedstat
+            .and_then(|text| text.split(' ').next()?.parse().ok())
+            .or_else(|| ticks(&fields))?,
+    })
+}
+
+/// Returns a process's parent.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields(&stat)?.get(1)?.parse().ok()
+}
+
+/// Returns the name of a process's program, cut as the kernel does it.
+pub fn name_of(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// Returns a process's id in its own container.
+pub fn inner_pid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().next_back()?.parse().ok()
+}
+
+/// Returns how long a process has been there.
+pub fn age_of(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let begun: f64 = fields(&stat)?.get(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let seconds = uptime - begun / rustix::param::clock_ticks_per_second() as f64;
+    Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+}
+
+/// The fields of `/proc/PID/stat` from the state on: the name before it may hold
+/// anything.
+fn fields(stat: &str) -> Option<Vec<&str>> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().collect())
+}
+
+/// The time in user and kernel mode, where the kernel counts no finer.
+fn ticks(fields: &[&str]) -> Option<u64> {
+    let each = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(each(11)? + each(12)?)
+}
+
+/// Says whether the kernel finds the host overloaded.
+pub fn host_is_overloaded() -> bool {
+    let read = |name: &str| fs::read_to_string(format!("/proc/pressure/{name}")).ok();
+    let above = |name: &str, kind: &str, limit: f64| {
+        let pressure = read(name).and_then(|text| average(&text, kind));
+        pressure.is_some_and(|percent| percent > limit)
+    };
+    let load = fs::read_to_string("/proc/loadavg").ok();
+    let load = load.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    let cores = thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    above("cpu", "some", CPU_PRESSURE)
+        || above("memory", "full", MEMORY_PRESSURE)
+        || above("io", "full", IO_PRESSURE)
+        || load.is_some_and(|load| load / cores > LOAD)
+}
+
+/// Reads `some avg10=1.23 avg60=…`.
+fn average(text: &str, kind: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
+    let mut words = line.split_whitespace();
+    words
+        .find_map(|word| word.strip_prefix("avg10="))?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_is_read_by_its_state_whatever_its_name_holds() {
+        let stat = "7 (a) S (b) T 1 7 7 0 -1 0 0 0 0 0 3 4 0 0 20 0 1 0 555 0";
+        let found = fields(stat).expect("a state");
+        assert_eq!((found[0], found[1], ticks(&found)), ("T", "1", Some(7)));
+        assert_eq!(fields("nonsense"), None);
+    }
+
+    #[test]
+    fn frozen_and_running_processes_are_told_apart() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep runs");
+        let pid = child.id();
+        let own = read(std::process::id()).expect("it is us");
+        assert!(!own.frozen && own.ran > 0);
+        assert_eq!(parent_of(pid), Some(std::process::id()));
+        assert_eq!(inner_pid(pid), Some(pid));
+        assert!(age_of(pid).is_some_and(|age| age < Duration::from_secs(60)));
+        let stop = Command::new("kill")
+            .args(["-STOP", &pid.to_string()])
+            .status();
+        assert!(stop.expect("kill runs").success());
+        while !read(pid).expect("it is ours").frozen {
+            thread::yield_now();
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert_eq!(read(pid), None);
+        assert_eq!(age_of(pid), None);
+    }
+
+    #[test]
+    fn pressure_is_read_where_the_kernel_tells_it() {
+        let text = "some avg10=97.53 avg60=1.00 avg300=0.00 total=1\nfull avg10=0.12 avg60=0.00\n";
+        assert_eq!(average(text, "some"), Some(97.53));
+        assert_eq!(average(text, "full"), Some(0.12));
+        assert_eq!(average("", "some"), None);
+    }
+}

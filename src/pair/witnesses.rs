@@ -1,0 +1,311 @@
+//! What is known of a primary, its standby and the host, look after look: the
+//! witnesses on which [`super::failure_detector`] decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::control::Ended;
+use super::disk::{self, NodeDisk};
+use super::docker;
+use super::failure_detector::{
+    Container, Decision, GRACE, Primary, Processes, Standby, Witnesses, decide,
+};
+use super::ground::Pair;
+use super::layout::Node;
+use super::process_table::{self, Process};
+use super::pulse::Pulse;
+use super::session::{Answer, Session};
+use super::sql::{Row, SqlError};
+use super::trouble::{Trouble, failed};
+
+/// Time between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Longest for an answer that counts.
+pub const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
+
+/// Docker answers in less on a host that is well.
+const ENGINE_AT_MOST: Duration = Duration::from_secs(2);
+
+/// An idle server that lives does something within this: its writers wake up
+/// every few seconds, and the health check needs a process every two.
+const STILL_AFTER: Duration = Duration::from_secs(15);
+
+/// The standby is as quick as a standby is on a host that is well.
+const USUAL: Duration = Duration::from_millis(500);
+
+/// Asks the primary how far it is and how its standby does.
+fn question(slot: &str) -> String {
+    format!(
+        "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END, \
+                current_setting('synchronous_standby_names') <> '', \
+                s.sync_state IN ('sync', 'quorum'), s.flush_lsn \
+         FROM (SELECT 1) one LEFT JOIN pg_stat_replication s \
+           ON s.application_name = '{slot}' AND s.state = 'streaming'"
+    )
+}
+
+/// Asks the standby when its server was started, and what it has heard last.
+const STANDBY: &str = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time()), \
+     r.last_msg_receipt_time FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver r \
+       ON r.status = 'streaming'";
+
+/// A pair under watch.
+#[derive(Debug)]
+pub struct Watch {
+    /// Who is the primary.
+    pub node: Node,
+    primary: Session,
+    standby: Session,
+    pulse: Arc<Pulse>,
+    looked_at: Instant,
+    /// It was seen alive, ever.
+    was_alive: bool,
+    served_at: Instant,
+    alive_at: Instant,
+    misses: u32,
+    counted: Duration,
+    last: Primary,
+    standby_says: Option<Said>,
+    processes: BTreeMap<u32, Process>,
+    worked_at: Instant,
+}
+
+/// What the standby said last.
+#[derive(Clone, Debug)]
+struct Said {
+    took: Duration,
+    arrived: Instant,
+    runs_for: Option<Duration>,
+    heard: Option<String>,
+    /// When the time at which it heard something was another for the first time.
+    heard_at: Option<Instant>,
+}
+
+/// What came of a look.
+#[derive(Debug)]
+pub struct Look {
+    /// What the primary answered, if it did.
+    pub row: Option<Row>,
+    /// What to do about it.
+    pub decision: Decision,
+}
+
+impl Watch {
+    /// Begins to watch a primary.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no thread can be started.
+    pub fn of(pair: &Pair, node: Node) -> Result<Watch, Trouble> {
+        let now = Instant::now();
+        let pulse = Pulse::start();
+        let pulse = pulse.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+        Ok(Watch {
+            node,
+            primary: Session::with(pair.server(node), ANSWER_AT_MOST),
+            standby: Session::with(pair.server(node.other()), ANSWER_AT_MOST),
+            pulse,
+            looked_at: now,
+            was_alive: false,
+            served_at: now,
+            alive_at: now,
+            misses: 0,
+            counted: Duration::ZERO,
+            last: Primary::Silent,
+            standby_says: None,
+            processes: BTreeMap::new(),
+            worked_at: now,
+        })
+    }
+
+    /// Forgets how long it was silent: that must be confirmed anew.
+    pub fn forget(&mut self) {
+        let now = Instant::now();
+        (self.served_at, self.alive_at) = (now, now);
+        (self.misses, self.counted) = (0, Duration::ZERO);
+    }
+
+    /// Since the primary answered last, or the watch began.
+    pub fn unserved(&self) -> Duration {
+        self.served_at.elapsed()
+    }
+
+    /// Questions since then.
+    pub fn misses(&self) -> u32 {
+        self.misses
+    }
+
+    /// Looks once. `known_for` is how long somebody has been there who would know
+    /// if it had lived.
+    pub fn look(&mut self, pair: &Pair, confirm: Duration, known_for: Duration) -> Look {
+        let since = std::mem::replace(&mut self.looked_at, Instant::now());
+        self.primary
+            .ask(&question(&pair.layout.slot(self.node.other())));
+        self.standby.ask(STANDBY);
+        let until = Instant::now() + LOOK_EVERY;
+        let answer = self.primary.answer(until);
+        let heard = self
+            .standby
+            .answer(until.min(Instant::now() + LOOK_EVERY / 2));
+        self.note_standby(heard);
+        let row = self.note(answer);
+        if row.is_some() {
+            let decision = Decision::Serves;
+            return Look { row, decision };
+        }
+        let decision = self.decide(pair, confirm, known_for, since);
+        Look { row, decision }
+    }
+
+    fn note(&mut self, answer: Option<Answer>) -> Option<Row> {
+        let alive_at = self.primary.alive_at();
+        if alive_at.is_some_and(|at| at > self.alive_at) {
+            self.alive_at = alive_at.unwrap_or(self.alive_at);
+            self.counted = Duration::ZERO;
+            self.was_alive = true;
+        }
+        let (said, row) = match answer {
+            None => (Primary::Silent, None),
+            Some(answer) => meaning(answer),
+        };
+        self.last = said;
+        if said == Primary::Answers {
+            self.misses = 0;
+            self.served_at = Instant::now();
+            self.worked_at = self.served_at;
+            self.processes.clear();
+        } else {
+            self.misses += 1;
+        }
+        row
+    }
+
+    fn note_standby(&mut self, answer: Option<Answer>) {
+        let Some(answer) = answer else { return };
+        let Some(row) = answer.rows.ok().and_then(|rows| rows.into_iter().next()) else {
+            self.standby_says = None;
+            return;
+        };
+        let mut cells = row.into_iter();
+        let runs_for = cells.next().flatten().and_then(|text| text.parse().ok());
+        let heard = cells.next().flatten();
+        // By our own clock: the host's may be set meanwhile.
+        let before = self.standby_says.take();
+        let heard_at = match &before {
+            Some(before) if before.heard == heard => before.heard_at,
+            Some(before) if before.heard.is_some() && heard.is_some() => Some(answer.arrived),
+            _ => None,
+        };
+        self.standby_says = Some(Said {
+            took: answer.arrived - answer.asked,
+            arrived: answer.arrived,
+            runs_for: runs_for.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            heard,
+            heard_at,
+        });
+    }
+
+    fn decide(
+        &mut self,
+        pair: &Pair,
+        confirm: Duration,
+        known_for: Duration,
+        since: Instant,
+    ) -> Decision {
+        let mut seen = self.cheap_witnesses(known_for);
+        if decide(&seen, confirm) == Decision::Unconfirmed && self.misses < 2 {
+            return Decision::Unconfirmed;
+        }
+        let asked = Instant::now();
+        let found = docker::inspect_within(&pair.layout.container(self.node), ENGINE_AT_MOST);
+        seen.container = match found {
+            Err(_) => Container::Unknown,
+            Ok(Some(it)) if it.paused => Container::Paused,
+            Ok(Some(it)) if it.running => Container::Runs(process_table::age_of(it.pid)),
+            Ok(_) => Container::Down,
+        };
+        let engine_late = asked.elapsed() > ENGINE_AT_MOST / 2;
+        seen.processes = self.processes(&pair.layout.pgdata(self.node));
+        seen.shut_down = is_shut_down(pair, self.node);
+        let late = engine_late || self.pulse.was_late_since(since);
+        seen.host_overloaded = late || process_table::host_is_overloaded();
+        let usual = seen.standby.took.is_some_and(|took| took <= USUAL);
+        if usual && !late {
+            self.counted += self.looked_at.duration_since(since);
+        }
+        // What was silent while all was well was silent for no longer than that.
+        self.counted = self.counted.min(self.alive_at.elapsed());
+        seen.counted = self.counted;
+        decide(&seen, confirm)
+    }
+
+    /// What is known without asking anybody else.
+    fn cheap_witnesses(&self, known_for: Duration) -> Witnesses {
+        let now = Instant::now();
+        let young = LOOK_EVERY + ANSWER_AT_MOST;
+        let said = self.standby_says.as_ref();
+        let said = said.filter(|said| now.duration_since(said.arrived) < young);
+        Witnesses {
+            primary: self.last,
+            unserved: now.duration_since(self.served_at),
+            silent: now.duration_since(self.alive_at),
+            counted: self.counted,
+            misses: self.misses,
+            known: self.was_alive || known_for > GRACE,
+            shut_down: false,
+            container: Container::Unknown,
+            processes: Processes::None,
+            standby: said.map_or(Standby::default(), |said| Standby {
+                // One that owes an answer now takes at least as long.
+                took: Some(said.took.max(self.standby.owes_for().unwrap_or_default())),
+                heard: said.heard_at.map(|at| now.duration_since(at)),
+                runs_for: said.runs_for,
+            }),
+            host_overloaded: false,
+        }
+    }
+
+    fn processes(&mut self, pgdata: &std::path::Path) -> Processes {
+        let now: BTreeMap<u32, Process> = disk::processes_in(pgdata)
+            .into_iter()
+            .filter_map(|pid| Some((pid, process_table::read(pid)?)))
+            .collect();
+        let before = std::mem::replace(&mut self.processes, now);
+        if before != self.processes {
+            self.worked_at = Instant::now();
+        }
+        if self.processes.is_empty() {
+            Processes::None
+        } else if self.processes.values().all(|it| it.frozen) {
+            Processes::Frozen
+        } else if self.worked_at.elapsed() < STILL_AFTER {
+            Processes::Work
+        } else {
+            Processes::Still
+        }
+    }
+}
+
+fn meaning(answer: Answer) -> (Primary, Option<Row>) {
+    match answer.rows {
+        // An answer to an old question says nothing of now, but that it lives.
+        Ok(_) if answer.arrived - answer.asked > ANSWER_AT_MOST => (Primary::Speaks, None),
+        Ok(rows) => (
+            Primary::Answers,
+            Some(rows.into_iter().next().unwrap_or_default()),
+        ),
+        Err(SqlError::Said(_)) => (Primary::Speaks, None),
+        Err(SqlError::NotYet(_)) => (Primary::Starting, None),
+        Err(SqlError::Gone(_) | SqlError::Silent(_)) => (Primary::Silent, None),
+    }
+}
+
+/// Says whether a primary has written down that it was shut down, and is
+/// stopping: it cannot take a write any more, whoever it still waits for.
+fn is_shut_down(pair: &Pair, node: Node) -> bool {
+    let disk = NodeDisk::read(&pair.layout, node);
+    let ended = disk.control().is_ok_and(|it| it.ended == Ended::ShutDown);
+    ended && disk::postmaster_status(&disk.pgdata).is_some_and(|status| status == "stopping")
+}
