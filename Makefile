@@ -29,7 +29,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help provision up down status test soak check sbom image bench fuzz drill vagrant test-vagrant
+.PHONY: help provision up down status test soak alarms check sbom image bench fuzz drill vagrant test-vagrant
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -75,6 +75,14 @@ soak: ## Have faults come and go, SECONDS=600 long (SEED=… for the same again)
 	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" PGPAIR_TEST_BINARY=$(BINARY) \
 	PGPAIR_TEST_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),PGPAIR_TEST_SOAK_SEED=$(SEED)) \
 	cargo test --locked --test it soak::every -- --nocapture
+
+alarms: ## Have primaries look dead that are not, and die in between, SECONDS=3600 long: the guard must tell them apart
+	@$(SETUP) root build ansible engine
+	@PGPAIR_TEST_POSTGRES_IMAGE="$$(cat .cache/postgres-image)" \
+	PGPAIR_TEST_BINARY=$(BINARY) \
+	PGPAIR_TEST_ANSIBLE_PLAYBOOK=$(VENV)/bin/ansible-playbook \
+	PGPAIR_TEST_ALARM_SECONDS=$(or $(SECONDS),3600) \
+	cargo test --locked --test it -- --nocapture days::alarms
 
 drill: ## Move, kill and replace the primary under a writer, twenty times each (MOVES), and print the times
 	@$(SETUP) root own build ansible engine

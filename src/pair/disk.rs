@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use super::control::{self, Control, ControlError};
 use super::layout::{Layout, Node};
 use super::trouble::{Trouble, refused};
@@ -231,6 +233,21 @@ pub fn processes_in(pgdata: &Path) -> Vec<u32> {
         cwd.is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (place.dev(), place.ino()))
     };
     pids.filter(works_there).collect()
+}
+
+/// Sends a signal to processes that work in a node's data, and to nobody who has
+/// come to have their number. What is gone is no error.
+pub fn signal(pgdata: &Path, pids: &[u32], signal: Signal) {
+    for pid in pids {
+        let number = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+        let held = number.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // The descriptor is of whoever has the number now.
+        if let Some(held) = held
+            && processes_in(pgdata).contains(pid)
+        {
+            let _ = pidfd_send_signal(held, signal);
+        }
+    }
 }
 
 /// Returns what a server says of itself in its lock file: `starting`, `ready`,

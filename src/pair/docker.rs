@@ -17,9 +17,9 @@ const ACT_AT_MOST: Duration = Duration::from_secs(60);
 /// Time between two tries at what somebody else is doing already.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Longest for a clean stop: the two minutes that the containers have before
-/// Docker kills them, and what Docker takes itself.
-const STOP_AT_MOST: Duration = Duration::from_secs(150);
+/// Longest for a clean stop beyond what the container is given: what Docker
+/// takes itself.
+const STOP_AT_MOST: Duration = Duration::from_secs(30);
 
 /// What went wrong with Docker.
 #[derive(Debug)]
@@ -111,17 +111,21 @@ pub fn inspect_within(name: &str, within: Duration) -> Result<Option<Container>,
     found.map(Some).ok_or(DockerError::Garbled(VERB))
 }
 
-/// Stops a container as gently as its own settings say; one that is stopped
-/// stays so, and none is no error.
+/// Stops a container gently, and kills it if it is still there after `within`:
+/// a shell that is about to start the server loses the signal. One that is
+/// stopped stays so, and none is no error.
 ///
 /// # Errors
 ///
 /// Fails if Docker does not do it in time.
-pub fn stop(name: &str) -> Result<(), DockerError> {
-    unless_it_is(
-        &["no such container"],
-        act("stop", &["stop", name], STOP_AT_MOST),
-    )
+pub fn stop(name: &str, within: Duration) -> Result<(), DockerError> {
+    let seconds = within.as_secs().to_string();
+    let stopped = act(
+        "stop",
+        &["stop", "--time", &seconds, name],
+        within + STOP_AT_MOST,
+    );
+    unless_it_is(&["no such container"], stopped)
 }
 
 /// Kills a container, frozen or not. None, or one that does not run, is no error.

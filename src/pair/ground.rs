@@ -6,11 +6,16 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk;
+use rustix::process::Signal;
+
+use super::control::Ended;
+use super::disk::{self, NodeDisk};
 use super::docker::{self, Container, DockerError};
 use super::layout::{Layout, Node};
+use super::process_table;
 use super::sql::{Server, SqlError};
 use super::trouble::{Trouble, failed, refused};
+use crate::probe::lsn::Lsn;
 use crate::threads;
 
 /// Longest for a question to a server that is well.
@@ -31,6 +36,30 @@ const ASK_ENGINE_EVERY: Duration = Duration::from_millis(250);
 /// How often a container is stopped anew that somebody else starts.
 const STOP_TRIES: usize = 3;
 
+/// Longest for a server that is asked to stop: two minutes, as the containers
+/// have before Docker kills them.
+const STOP_GENTLY: Duration = Duration::from_secs(120);
+
+/// The same for one that may be asked before it listens.
+const STOP_SOON: Duration = Duration::from_secs(5);
+
+/// The same for one that is killed already, and that Docker may be starting.
+const STOP_NOW: Duration = Duration::from_secs(1);
+
+/// Longest for a primary to write down that it is shut down. A checkpoint was
+/// made a moment before.
+const SHUT_DOWN_AT_MOST: Duration = Duration::from_secs(10);
+
+/// Longest that senders of WAL to others than the standby hold that up.
+const SENDERS_AT_MOST: Duration = Duration::from_secs(1);
+
+/// What is left of a primary that is shut down ends by itself within this, or is
+/// killed.
+const LEFT_AT_MOST: Duration = Duration::from_millis(300);
+
+/// Longest until what was killed is gone.
+const KILL_AT_MOST: Duration = Duration::from_secs(15);
+
 /// A pair on this host.
 #[derive(Debug)]
 pub struct Pair {
@@ -43,8 +72,10 @@ pub struct Pair {
 /// How a node is brought to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Cleanly, as long as its own stop time-out lets it.
+    /// Cleanly, as long as it takes.
     Gently,
+    /// Cleanly if that comes about soon: it is fenced, and in the way.
+    Soon,
     /// At once, however it feels.
     Now,
 }
@@ -179,15 +210,189 @@ impl Pair {
         )))
     }
 
+    /// Shuts a primary down cleanly and fences it. It has written its last when
+    /// its control file says so: then it is fenced, and whoever it still waits
+    /// for, an archiver or somebody who receives its WAL, does not matter. Of those
+    /// who send WAL, only `sender` is given all the time.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not shut down in its time; it is killed then.
+    pub fn shut_down_and_fence(
+        &self,
+        node: Node,
+        sender: Option<u32>,
+    ) -> Result<ShutDown, Trouble> {
+        let mut stopping = Stopping::begin(self.layout.container(node), Stop::Gently)?;
+        let shut_down = self.is_shut_down(node, sender, &mut stopping);
+        let fenced = shut_down.and_then(|end| self.fence(node).map(|()| end));
+        match fenced {
+            Ok(end) => Ok(ShutDown {
+                end,
+                fenced_at: Instant::now(),
+                stopping,
+            }),
+            Err(trouble) => {
+                if self.is_no_primary(node) {
+                    self.kill_what_is_left(node);
+                }
+                stopping.end_within(KILL_AT_MOST);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Waits until a primary that is being stopped has written its last record;
+    /// returns where that begins.
+    fn is_shut_down(
+        &self,
+        node: Node,
+        sender: Option<u32>,
+        stopping: &mut Stopping,
+    ) -> Result<Lsn, Trouble> {
+        let pgdata = self.layout.pgdata(node);
+        let began = Instant::now();
+        let limit = began + SHUT_DOWN_AT_MOST;
+        loop {
+            let pids = disk::processes_in(&pgdata);
+            if sender.is_some() && began.elapsed() > SENDERS_AT_MOST {
+                // One whose receiver takes nothing holds up the last checkpoint.
+                let others = |pid: &u32| {
+                    sender != Some(*pid) && process_table::title_of(*pid).contains("walsender")
+                };
+                let others: Vec<u32> = pids.iter().copied().filter(others).collect();
+                disk::signal(&pgdata, &others, Signal::TERM);
+            }
+            let control = NodeDisk::read(&self.layout, node).control()?;
+            if control.ended == Ended::ShutDown {
+                return Ok(control.checkpoint);
+            }
+            let name = self.layout.container(node);
+            let why = match stopping.outcome() {
+                Some(Err(error)) => error.to_string(),
+                _ if pids.is_empty() => {
+                    format!("its log says why: docker logs {name}")
+                }
+                _ if Instant::now() > limit => {
+                    format!(
+                        "processes {pids:?} still work in its data after {SHUT_DOWN_AT_MOST:?}: docker logs {name}"
+                    )
+                }
+                _ => {
+                    thread::sleep(LOOK_EVERY);
+                    continue;
+                }
+            };
+            return Err(failed(format!("{node} did not shut down cleanly ({why})")));
+        }
+    }
+
+    /// Sees that nothing of a fenced node is at work that was there before its
+    /// fence. What was started after it is a standby.
+    ///
+    /// # Errors
+    ///
+    /// Fails if something cannot be killed, or if the node was a primary again
+    /// before its fence.
+    pub fn end_what_is_left(&self, node: Node, shut_down: &ShutDown) -> Result<(), Trouble> {
+        let since = shut_down.fenced_at;
+        let left = || self.at_work_since_before(node, since);
+        let limit = Instant::now() + LEFT_AT_MOST;
+        while !left().is_empty() && Instant::now() < limit {
+            thread::sleep(LOOK_EVERY);
+        }
+        let pids = left();
+        if !pids.is_empty() {
+            self.say(&format!(
+                "killing what is left of {node}: the processes {pids:?} wait for others"
+            ));
+        }
+        let limit = Instant::now() + KILL_AT_MOST;
+        while !left().is_empty() {
+            disk::signal(&self.layout.pgdata(node), &left(), Signal::KILL);
+            if Instant::now() > limit {
+                return Err(failed(format!(
+                    "processes {:?} of {node} cannot be killed",
+                    left()
+                )));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        let disk = NodeDisk::read(&self.layout, node);
+        match disk.control()?.ended {
+            Ended::InProduction => {
+                Err(failed(format!("{node} was started again by somebody else")))
+            }
+            _ if !disk.fenced => Err(failed(format!("{node} has lost its fence"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says whether a node's server runs, and is no primary that takes sessions: it
+    /// starts, stops, or is a standby.
+    pub fn is_no_primary(&self, node: Node) -> bool {
+        let pgdata = self.layout.pgdata(node);
+        let runs = !disk::processes_in(&pgdata).is_empty();
+        runs && disk::postmaster_status(&pgdata).is_some_and(|status| status != "ready")
+    }
+
+    /// Kills whatever works in a node's data.
+    pub fn kill_what_is_left(&self, node: Node) {
+        let pgdata = self.layout.pgdata(node);
+        disk::signal(&pgdata, &disk::processes_in(&pgdata), Signal::KILL);
+    }
+
+    /// Kills what works in a node's data now; what is started after it does not
+    /// know what the killed had been told.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it does not end.
+    pub fn kill(&self, node: Node) -> Result<(), Trouble> {
+        let since = Instant::now();
+        let container = self.layout.container(node);
+        // A frozen container must be thawed to end.
+        let mut stopping = Stopping::begin(container, Stop::Now)?;
+        let limit = since + KILL_AT_MOST;
+        loop {
+            let left = self.at_work_since_before(node, since);
+            if left.is_empty() {
+                break;
+            }
+            if Instant::now() > limit {
+                return Err(failed(format!("processes {left:?} of {node} do not end")));
+            }
+            disk::signal(&self.layout.pgdata(node), &left, Signal::KILL);
+            thread::sleep(LOOK_EVERY);
+        }
+        stopping.end_within(KILL_AT_MOST);
+        Ok(())
+    }
+
+    /// Lists the processes in a node's data that are older than `since`.
+    fn at_work_since_before(&self, node: Node, since: Instant) -> Vec<u32> {
+        // The kernel tells a process's age in hundredths of a second.
+        let margin = Duration::from_millis(50);
+        let mut pids = disk::processes_in(&self.layout.pgdata(node));
+        pids.retain(|pid| {
+            process_table::age_of(*pid).is_some_and(|age| age + margin > since.elapsed())
+        });
+        pids
+    }
+
     /// Waits until no process works in a node's data.
     fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Trouble> {
         let pgdata = self.layout.pgdata(node);
+        let limit = Instant::now() + STOP_GENTLY + KILL_AT_MOST;
         loop {
             let done = stopping.outcome();
             let pids = disk::processes_in(&pgdata);
             match done {
                 _ if pids.is_empty() => return Ok(()),
-                None => thread::sleep(LOOK_EVERY),
+                None if Instant::now() < limit => thread::sleep(LOOK_EVERY),
+                None => {
+                    return Err(failed(format!("processes {pids:?} of {node} do not end")));
+                }
                 Some(Err(error)) => return Err(docker_failed(error)),
                 Some(Ok(())) => {
                     return Err(failed(format!(
@@ -272,6 +477,16 @@ impl Pair {
     }
 }
 
+/// A primary that is shut down and fenced.
+#[derive(Debug)]
+pub struct ShutDown {
+    /// Where its last record begins.
+    pub end: Lsn,
+    fenced_at: Instant,
+    /// Docker may still be busy with its container.
+    pub stopping: Stopping,
+}
+
 /// A container that Docker is stopping.
 #[derive(Debug)]
 pub struct Stopping {
@@ -284,9 +499,12 @@ impl Stopping {
         let (sender, outcome) = channel();
         threads::spawn("stop".to_owned(), move || {
             let stopped = match how {
-                Stop::Gently => docker::stop(&container),
+                Stop::Gently => docker::stop(&container, STOP_GENTLY),
+                Stop::Soon => docker::stop(&container, STOP_SOON),
                 // What is about to be restarted does not run, and must be told.
-                Stop::Now => docker::kill(&container).and_then(|()| docker::stop(&container)),
+                Stop::Now => {
+                    docker::kill(&container).and_then(|()| docker::stop(&container, STOP_NOW))
+                }
             };
             // Nobody may wait for it any more.
             let _ = sender.send(stopped);
@@ -302,6 +520,13 @@ impl Stopping {
             self.known = self.outcome.try_recv().ok();
         }
         self.known.as_ref()
+    }
+
+    /// Waits until Docker has done with it, but no longer than this.
+    pub fn end_within(&mut self, within: Duration) {
+        if self.known.is_none() {
+            self.known = self.outcome.recv_timeout(within).ok();
+        }
     }
 
     /// Waits until Docker has done with it.

@@ -13,6 +13,7 @@
 //! - [`journal`] lets one command at a time in, and remembers where a killed
 //!   one was.
 
+pub mod checks;
 pub mod command;
 pub mod control;
 pub mod disk;
@@ -34,4 +35,5 @@ pub mod sql;
 pub mod switchover;
 pub mod sync;
 pub mod trouble;
+pub mod wal;
 pub mod witnesses;

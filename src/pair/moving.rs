@@ -2,21 +2,35 @@
 //! verify, rejoin. The same for a switchover and a failover, for a first try
 //! and for one that takes up where a killed command was.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::control::Ended;
 use super::disk::{self, NodeDisk};
 use super::ground::{Pair, START_AT_MOST, Stop, Stopping, until};
 use super::journal::{Held, Kind, Move, Step};
 use super::layout::Node;
 use super::trouble::{Trouble, failed};
-use super::{loss, rejoin, sync};
+use super::{checks, loss, process_table, rejoin, sync};
+use crate::probe::lsn::Lsn;
 
-/// In which the standby must have what a cleanly stopped primary sent it.
-const CATCH_UP_AT_MOST: Duration = Duration::from_secs(10);
+/// In which a standby that has caught up a moment ago must replay the rest: it is
+/// given up when it gets no further for the shorter time, and after the longer.
+/// On a host that is overloaded a new segment alone may take seconds.
+const STILL_AT_MOST: Duration = Duration::from_secs(2);
+const CATCH_UP_AT_MOST: Duration = Duration::from_secs(3);
+const OVERLOADED: u32 = 4;
 
-/// Longest for a promotion.
-const PROMOTE_AT_MOST: Duration = Duration::from_secs(60);
+/// Longest for a question while nobody is primary.
+const ASK_AT_MOST: Duration = Duration::from_millis(500);
+
+/// Longest for a standby that answered a moment ago to do so again, while the old
+/// primary could be started instead.
+const ANSWER_AT_MOST: Duration = Duration::from_secs(3);
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Longest for a promotion: it writes and flushes one segment of WAL.
+const PROMOTE_AT_MOST: Duration = Duration::from_secs(15);
 
 /// What came of a move.
 #[derive(Debug)]
@@ -53,17 +67,20 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
     if there.step == Step::Stopping {
         there.step = Step::Promoting;
         if let Err(trouble) = held.record(&there) {
-            let _ = stopping.map(Stopping::end);
+            if let Some(stopping) = &mut stopping {
+                stopping.end_within(ANSWER_AT_MOST);
+            }
             return Err(roll_back(pair, held, &there, trouble));
         }
     }
-    match promote(pair, there.to) {
-        Ok(()) => {}
-        Err(trouble) if there.step == Step::Promoting => {
-            let _ = stopping.map(Stopping::end);
-            return Err(retreat(pair, held, &there, trouble));
+    if let Err(not) = promote(pair, &there, began.is_some()) {
+        if there.step != Step::Promoting {
+            return Err(not.trouble.on_the_way());
         }
-        Err(trouble) => return Err(trouble.on_the_way()),
+        if let Some(stopping) = &mut stopping {
+            stopping.end_within(ANSWER_AT_MOST);
+        }
+        retreat(pair, held, &there, not)?;
     }
     let timeline = takes_writes(pair, there.to).map_err(Trouble::on_the_way)?;
     let gap = began.map(|began| began.elapsed());
@@ -80,6 +97,7 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
         // The disk is full: who takes it up finds a promotion that is done.
         log::warn!("journal cause={:?}", trouble.to_string());
     }
+    checks::hand_archiving_over(pair, there.from, there.to);
     // What it was made from, if that is still kept: it has proven itself.
     rejoin::forget_old_data(pair, there.to)?;
     // If Docker could not, the rejoin meets that again, or it has passed.
@@ -96,71 +114,115 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
 
 /// Ends the old primary for certain and proves that the new one has everything.
 fn hand_over(pair: &Pair, there: &Move) -> Result<Stopping, Trouble> {
-    let (from, to) = (there.from, there.to);
-    let how = match there.kind {
-        Kind::Switchover => Stop::Gently,
-        Kind::Failover => Stop::Now,
-    };
-    let stopping = pair.stop_and_fence(from, how)?;
+    match there.kind {
+        Kind::Switchover => hand_over_cleanly(pair, there.from, there.to),
+        Kind::Failover => {
+            let mut stopping = pair.stop_and_fence(there.from, Stop::Now)?;
+            pair.say(&format!("{} is stopped and fenced", there.from));
+            // It is started again then: a stop that is under way would end it.
+            loss::accepted(pair, there).inspect_err(|_| stopping.end_within(ANSWER_AT_MOST))?;
+            Ok(stopping)
+        }
+    }
+}
+
+fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Trouble> {
+    let sender = checks::sender_of_standby(pair, from);
+    let mut shut_down = pair.shut_down_and_fence(from, sender)?;
     pair.say(&format!("{from} is stopped and fenced"));
-    let proven = match there.kind {
-        Kind::Switchover => has_everything(pair, from, to),
-        Kind::Failover => loss::accepted(pair, from, there.accept_loss),
-    };
+    let end = shut_down.end;
+    let proven =
+        has_everything(pair, from, to, end).and_then(|()| pair.end_what_is_left(from, &shut_down));
     if let Err(trouble) = proven {
-        // It is started again: a stop that is still under way would end it.
-        let _ = stopping.end();
+        // It is started again: what is left of it is in the way.
+        pair.kill_what_is_left(from);
+        shut_down.stopping.end_within(ANSWER_AT_MOST);
         return Err(trouble);
     }
-    Ok(stopping)
+    Ok(shut_down.stopping)
 }
 
 /// Waits until the standby has replayed the record with which the primary shut
 /// down: it then has everything.
-fn has_everything(pair: &Pair, from: Node, to: Node) -> Result<(), Trouble> {
-    let control = NodeDisk::read(&pair.layout, from).control()?;
-    if control.ended != Ended::ShutDown {
-        return Err(failed(format!(
-            "{from} did not shut down cleanly (its log says why: docker logs {})",
-            pair.layout.container(from)
-        )));
+fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Trouble> {
+    let server = pair.server(to);
+    let began = Instant::now();
+    let (mut last, mut moved_at) = (None, began);
+    let times = match process_table::host_is_overloaded() {
+        true => OVERLOADED,
+        false => 1,
+    };
+    loop {
+        let asked = server.value("SELECT pg_last_wal_replay_lsn()", ASK_AT_MOST);
+        let replayed: Option<Lsn> = asked.ok().and_then(|text| text.parse().ok());
+        if replayed.is_some_and(|replayed| replayed > end) {
+            break;
+        }
+        if replayed.is_some() && replayed != last {
+            (last, moved_at) = (replayed, Instant::now());
+        }
+        let still = moved_at.elapsed() > STILL_AT_MOST * times;
+        if still || began.elapsed() > CATCH_UP_AT_MOST * times {
+            return Err(failed(format!(
+                "{to} has not replayed the end of {from}'s WAL at {end} within {:.1?}",
+                began.elapsed()
+            )));
+        }
+        thread::sleep(LOOK_EVERY);
     }
-    let end = control.checkpoint;
-    let sql = format!("SELECT pg_last_wal_replay_lsn() > '{end}'::pg_lsn");
-    until(CATCH_UP_AT_MOST, || match pair.value(to, &sql)?.as_str() {
-        "t" => Ok(()),
-        _ => Err(failed(format!(
-            "{to} has not replayed the end of {from}'s WAL at {end} within {CATCH_UP_AT_MOST:?}"
-        ))),
-    })?;
     pair.say(&format!("{to} has everything up to {from}'s end at {end}"));
     Ok(())
 }
 
+/// Why a node was not promoted.
+struct NotPromoted {
+    trouble: Trouble,
+    /// It was told to, and may still do it.
+    told: bool,
+}
+
 /// Promotes a node; one that is promoted already stays so.
-fn promote(pair: &Pair, node: Node) -> Result<(), Trouble> {
-    let recovering = || pair.value(node, "SELECT pg_is_in_recovery()");
+fn promote(pair: &Pair, there: &Move, first: bool) -> Result<(), NotPromoted> {
+    let node = there.to;
+    let not_told = |trouble| NotPromoted {
+        trouble,
+        told: false,
+    };
+    // There is a way back, as long as nobody knows more of it.
+    let patience = match first && there.ran {
+        true => ANSWER_AT_MOST,
+        false => START_AT_MOST,
+    };
+    let server = pair.server(node);
+    let recovering = || {
+        let answer = server.value("SELECT pg_is_in_recovery()", ANSWER_AT_MOST);
+        answer.map_err(|error| pair.no_answer(node, &error))
+    };
     let answer = recovering().or_else(|_| {
         // A command that was killed may have left it in any state.
         pair.start_at_last(node)?;
-        pair.answers(node, START_AT_MOST)?;
+        pair.answers(node, patience)?;
         recovering()
-    })?;
-    if answer == "f" {
+    });
+    if answer.map_err(not_told)? == "f" {
         return Ok(());
     }
-    sync::before_promotion(pair, node)?;
+    sync::before_promotion(pair, node).map_err(not_told)?;
     let sql = format!("SELECT pg_promote(true, {})", PROMOTE_AT_MOST.as_secs());
-    let promoted = pair
-        .server(node)
-        .value(&sql, PROMOTE_AT_MOST + Duration::from_secs(5))
-        .map_err(|error| pair.no_answer(node, &error))?;
-    match promoted.as_str() {
-        "t" => Ok(()),
-        _ => Err(failed(format!(
+    let promoted = server.value(&sql, PROMOTE_AT_MOST + ANSWER_AT_MOST);
+    match promoted {
+        Ok(yes) if yes == "t" => Ok(()),
+        // Without its fence there is no way back for it.
+        _ if !NodeDisk::read(&pair.layout, node).fenced => Ok(()),
+        Ok(_) => Err(failed(format!(
             "{node} was not promoted within {PROMOTE_AT_MOST:?}"
         ))),
+        Err(error) => Err(pair.no_answer(node, &error)),
     }
+    .map_err(|trouble| NotPromoted {
+        trouble,
+        told: true,
+    })
 }
 
 /// Sees that a node is a primary on disk and takes a commit; returns its
@@ -189,23 +251,33 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Trouble> {
 }
 
 /// Goes back after a promotion that failed, if it is certain that it does not
-/// come about after all.
-fn retreat(pair: &Pair, held: &Held, there: &Move, trouble: Trouble) -> Trouble {
-    let stays = format!(
-        "{} is fenced, and {} could not be promoted: see docker logs {}, then run this again",
+/// come about after all; if it has, all is well. The old primary is started
+/// first, and then whoever is in its way.
+fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(), Trouble> {
+    if !not.told {
+        return Err(roll_back(pair, held, there, not.trouble));
+    }
+    pair.kill(there.to)
+        .map_err(|trouble| not_known(pair, there, &trouble))?;
+    if !NodeDisk::read(&pair.layout, there.to).fenced {
+        return pair
+            .start_at_last(there.to)
+            .map_err(|trouble| not_known(pair, there, &trouble));
+    }
+    let told = roll_back(pair, held, there, not.trouble);
+    Err(match pair.start(there.to) {
+        Ok(()) => told,
+        Err(more) => told.and(&more.to_string()),
+    })
+}
+
+fn not_known(pair: &Pair, there: &Move, trouble: &Trouble) -> Trouble {
+    failed(format!(
+        "{trouble}; {} is fenced, and {} could not be promoted: see docker logs {}, then run this again",
         there.from,
         there.to,
         pair.layout.container(there.to)
-    );
-    let stopped = pair.stop(there.to, Stop::Now);
-    if stopped.is_err() || !NodeDisk::read(&pair.layout, there.to).fenced {
-        return trouble.on_the_way().and(&stays);
-    }
-    let told = roll_back(pair, held, there, trouble);
-    match pair.start(there.to) {
-        Ok(()) => told,
-        Err(more) => told.and(&more.to_string()),
-    }
+    ))
 }
 
 /// Gives the old primary its right back. The standby is fenced, and nobody has
@@ -226,6 +298,10 @@ fn roll_back(pair: &Pair, held: &Held, there: &Move, trouble: Trouble) -> Troubl
 fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Trouble> {
     if !NodeDisk::read(&pair.layout, there.to).fenced {
         return Err(failed(format!("{} is no standby any more", there.to)));
+    }
+    // What was started with the fence, or is still stopping, is no primary.
+    if pair.is_no_primary(there.from) {
+        pair.kill(there.from)?;
     }
     pair.unfence(there.from)?;
     if there.ran {

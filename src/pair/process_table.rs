@@ -47,6 +47,12 @@ pub fn name_of(pid: u32) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
+/// Returns what a process calls itself: PostgreSQL's tell their work.
+pub fn title_of(pid: u32) -> String {
+    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&title).into_owned()
+}
+
 /// Returns a process's id in its own container.
 pub fn inner_pid(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

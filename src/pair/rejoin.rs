@@ -17,6 +17,7 @@ use super::layout::{CONF, LABEL, MOUNT, Node};
 use super::moving;
 use super::sql::SqlError;
 use super::trouble::{Trouble, failed, refused};
+use super::wal;
 use crate::probe::lsn::Lsn;
 
 /// A standby that neither streams nor gets any further for this long never
@@ -159,13 +160,25 @@ impl Job<'_> {
     /// as its disk tells.
     fn may_follow(&self, control: &Control) -> bool {
         match control.ended {
-            // Where a crashed primary's WAL ends is known after its recovery only.
-            Ended::InProduction => false,
+            // Where a crashed primary's WAL ends is known by reading it.
+            Ended::InProduction => self.goes_beyond_fork(control) == Some(false),
             Ended::ShutDown => self
                 .fork_of(control.timeline)
                 .is_none_or(|fork| control.checkpoint < fork),
-            Ended::ShutDownInRecovery | Ended::Otherwise => true,
+            Ended::ShutDownInRecovery | Ended::Otherwise => {
+                self.goes_beyond_fork(control) != Some(true)
+            }
         }
+    }
+
+    /// Says whether the node's last valid record lies behind the place where the
+    /// primary's own history begins, if that can be read.
+    fn goes_beyond_fork(&self, control: &Control) -> Option<bool> {
+        let folder = self.disks.of(self.node).pgdata.join("pg_wal");
+        let timeline = control.timeline.max(highest_history(&folder).unwrap_or(0));
+        let fork = self.fork_of(timeline)?;
+        let walk = wal::walk(&folder, timeline, control.system, fork).ok()?;
+        Some(walk.records > 0)
     }
 
     /// Returns where the primary's history left a timeline, if it did.
@@ -229,7 +242,7 @@ impl Job<'_> {
     fn rewind(&self) -> Result<(), Trouble> {
         let (pair, node) = (self.pair, self.node);
         let (place, aside) = (self.data("pgdata"), self.data("pgdata.rewind"));
-        pair.stop(node, Stop::Gently)?;
+        pair.stop(node, Stop::Soon)?;
         // The rewind looks for the primary's timeline in its control file.
         let checkpoint = pair.server(self.primary).rows("CHECKPOINT", START_AT_MOST);
         checkpoint.map_err(|error| pair.no_answer(self.primary, &error))?;
@@ -258,7 +271,7 @@ impl Job<'_> {
     fn copy(&self) -> Result<(), Trouble> {
         let (pair, node) = (self.pair, self.node);
         let (place, beside) = (self.data("pgdata"), self.data("pgdata.new"));
-        pair.stop(node, Stop::Gently)?;
+        pair.stop(node, Stop::Soon)?;
         docker::remove(&self.tool_name()).map_err(|error| docker_failed(&error))?;
         let abandoned = self.data("pgdata.rewind");
         if abandoned.exists() {

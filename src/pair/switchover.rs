@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::checks;
 use super::disk::Disks;
 use super::ground::{Pair, START_AT_MOST, until};
 use super::journal::{self, Held, Kind, Move, Step};
@@ -56,6 +57,7 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
         return Ok(Done::Nothing);
     }
     is_well(pair, from)?;
+    checks::what_a_stop_would_meet(pair, from)?;
     pair.say(&format!(
         "{from} is the primary, {} streams from it",
         from.other()
@@ -65,6 +67,10 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
     checkpoint.map_err(|error| refused(format!("{from} makes no checkpoint: {error}")))?;
     pair.say("checkpoint made");
     is_well(pair, from)?;
+    for line in checks::what_a_stop_would_meet(pair, from)? {
+        pair.say(&line);
+    }
+    checks::cut_silent_receivers_off(pair, from)?;
     let there = Move {
         kind: Kind::Switchover,
         from,
@@ -110,6 +116,9 @@ fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
         return Ok(Done::Nothing);
     }
     is_well(pair, from)?;
+    for line in checks::what_a_stop_would_meet(pair, from)? {
+        pair.say(&line);
+    }
     for line in [
         format!("would stop {from} cleanly: connections to it end, and writes wait"),
         format!(

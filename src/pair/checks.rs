@@ -1,0 +1,238 @@
+//! What would hold up the stop of a primary, or be ended by it: looked for and
+//! named before anything is stopped.
+
+use std::time::Duration;
+
+use super::disk;
+use super::ground::{Pair, SQL_AT_MOST, until};
+use super::layout::{MOUNT, Node};
+use super::process_table;
+use super::sql::Row;
+use super::trouble::{Trouble, refused};
+
+/// A program that a backend runs, or a process that is frozen, may be about to go
+/// on: it is given this long.
+const PASSES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Receivers of WAL other than the standby that have not replied for longer than
+/// two seconds, with the seconds.
+const RECEIVERS: &str = "SELECT pid, left(application_name, 64), \
+       extract(epoch FROM clock_timestamp() - reply_time)::bigint \
+     FROM pg_stat_replication \
+     WHERE application_name <> $NAME AND state <> 'backup' \
+       AND reply_time < clock_timestamp() - interval '2 s'";
+
+/// Base backups that are being taken.
+const BACKUPS: &str = "SELECT pid FROM pg_stat_progress_basebackup";
+
+/// Transactions of ten seconds and more, with the seconds.
+const TRANSACTIONS: &str = "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::bigint \
+     FROM pg_stat_activity \
+     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+       AND xact_start < clock_timestamp() - interval '10 s' \
+     ORDER BY xact_start LIMIT 5";
+
+/// Segments that wait to be archived, with the seconds since the first of them was
+/// written, and whether archiving fails.
+const ARCHIVING: &str = "SELECT count(*), \
+       coalesce(max(extract(epoch FROM clock_timestamp() - modification))::bigint, 0), \
+       (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) \
+          FROM pg_stat_archiver) \
+     FROM pg_ls_archive_statusdir() \
+     WHERE name LIKE '%.ready' AND current_setting('archive_mode') <> 'off'";
+
+/// Segments that have waited for longer than this may be gone on the standby.
+const ARCHIVED_WITHIN_S: u64 = 60;
+
+/// Looks at what the stop of `from` would meet. Returns a sentence for everything
+/// that it ends or does not wait for.
+///
+/// # Errors
+///
+/// Refuses what it could not end, and what would be lost by it.
+pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Trouble> {
+    for node in Node::BOTH {
+        until(PASSES_WITHIN, || nothing_is_frozen(pair, node))?;
+    }
+    until(PASSES_WITHIN, || no_program_is_run(pair, from))?;
+    let ask = |sql: &str| -> Vec<Row> {
+        // A view that this version does not have names nobody.
+        pair.server(from).rows(sql, SQL_AT_MOST).unwrap_or_default()
+    };
+    if let Some(row) = ask(BACKUPS).first() {
+        let pid = cell(row, 0);
+        return Err(refused(format!(
+            "a base backup is being taken from {from} (pid {pid}): wait until it has ended, or end it \
+             (SELECT pg_terminate_backend({pid}))"
+        )));
+    }
+    let mut met = archiving(from, &ask(ARCHIVING))?;
+    let receivers = RECEIVERS.replace("$NAME", &format!("'{}'", pair.layout.slot(from.other())));
+    for row in ask(&receivers) {
+        met.push(format!(
+            "{:?} (pid {}) receives WAL from {from} and has not replied for {} s: it is cut off",
+            cell(&row, 1),
+            cell(&row, 0),
+            cell(&row, 2)
+        ));
+    }
+    for row in ask(TRANSACTIONS) {
+        met.push(format!(
+            "a transaction on {from} (pid {}) has run for {} s: it is ended",
+            cell(&row, 0),
+            cell(&row, 1)
+        ));
+    }
+    Ok(met)
+}
+
+/// Cuts off whoever receives WAL and does not reply: a stop would wait for them.
+///
+/// # Errors
+///
+/// Refuses a primary that does not answer.
+pub fn cut_silent_receivers_off(pair: &Pair, from: Node) -> Result<(), Trouble> {
+    let slot = pair.layout.slot(from.other());
+    let receivers = RECEIVERS.replace("$NAME", &format!("'{slot}'"));
+    let sql = format!("SELECT pg_terminate_backend(pid) FROM ({receivers}) silent");
+    let cut = pair.server(from).rows(&sql, SQL_AT_MOST);
+    cut.map(drop)
+        .map_err(|error| refused(format!("the primary {from} does not answer ({error})")))
+}
+
+/// Returns the process that sends WAL to the standby, by its id on the host.
+pub fn sender_of_standby(pair: &Pair, from: Node) -> Option<u32> {
+    let sql = format!(
+        "SELECT pid FROM pg_stat_replication WHERE application_name = '{}'",
+        pair.layout.slot(from.other())
+    );
+    let inner: u32 = pair.value(from, &sql).ok()?.parse().ok()?;
+    let mut pids = disk::processes_in(&pair.layout.pgdata(from)).into_iter();
+    pids.find(|pid| process_table::inner_pid(*pid) == Some(inner))
+}
+
+/// Has the new primary archive what the old one has not: it takes all that it has
+/// received for archived. Best effort, as writes go on there already.
+pub fn hand_archiving_over(pair: &Pair, from: Node, to: Node) {
+    let wal = |node| pair.layout.pgdata(node).join("pg_wal");
+    let status = std::fs::read_dir(wal(from).join("archive_status"));
+    let names = status.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let name = name.strip_suffix(".ready")?.to_owned();
+        let plain = |c: char| c.is_ascii_hexdigit();
+        let segment = name.len() == 24 && name.chars().all(plain);
+        (segment && wal(to).join(&name).exists()).then_some(name)
+    });
+    let statements: Vec<String> = names
+        .map(|name| {
+            format!(
+                "COPY (SELECT WHERE false) TO '{MOUNT}/pgdata/pg_wal/archive_status/{name}.ready'"
+            )
+        })
+        .collect();
+    if statements.is_empty() {
+        return;
+    }
+    let files = statements.len();
+    let archives = "SELECT current_setting('archive_mode') <> 'off'";
+    let told = match pair.value(to, archives) {
+        Ok(yes) if yes == "t" => pair.server(to).rows(&statements.join("; "), SQL_AT_MOST),
+        _ => return,
+    };
+    pair.say(&match told {
+        Ok(_) => format!("{to} archives {files} files that {from} had not archived yet"),
+        Err(error) => format!("{from} has not archived {files} files, and {to} does not: {error}"),
+    });
+}
+
+fn cell(row: &Row, index: usize) -> &str {
+    row.get(index).and_then(Option::as_deref).unwrap_or("?")
+}
+
+fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Trouble> {
+    let Some(row) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let number = |index| cell(row, index).parse::<u64>().unwrap_or(0);
+    let (waiting, seconds, fails) = (number(0), number(1), cell(row, 2) == "t");
+    if waiting == 0 {
+        return Ok(Vec::new());
+    }
+    let word = if fails { "fails" } else { "is behind" };
+    let what =
+        format!("archiving of {from} {word}: {waiting} files wait, the first for {seconds} s");
+    if seconds > ARCHIVED_WITHIN_S {
+        return Err(refused(format!(
+            "{what}: mend archive_command (SELECT * FROM pg_stat_archiver), as a switchover would leave a gap in the archive"
+        )));
+    }
+    Ok(vec![format!(
+        "{what}: it is not waited for, and {} archives what {from} has not",
+        from.other()
+    )])
+}
+
+/// Refuses a node of which a process is stopped by a signal: it would neither
+/// end nor go on.
+fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
+    let mut pids = disk::processes_in(&pair.layout.pgdata(node));
+    pids.retain(|pid| process_table::read(*pid).is_some_and(|it| it.frozen));
+    if pids.is_empty() {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "processes {pids:?} of {node} are frozen (kill -CONT lets them go on): it cannot be stopped cleanly"
+    )))
+}
+
+/// Refuses a primary of which a backend runs a program (COPY … PROGRAM, or a
+/// function): the stop would have to crash it. The archiver's does not matter.
+fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Trouble> {
+    let pids = disk::processes_in(&pair.layout.pgdata(node));
+    let parent = |pid: u32| process_table::parent_of(pid).filter(|parent| pids.contains(parent));
+    let main = pids.iter().find(|pid| parent(**pid).is_none());
+    let server = main.and_then(|pid| process_table::name_of(*pid));
+    for pid in &pids {
+        let Some(backend) = parent(*pid) else {
+            continue;
+        };
+        let own = |pid| process_table::name_of(pid) == server;
+        let archiver = || process_table::title_of(backend).contains("archiver");
+        // What has lost its parent is nobody's any more.
+        if Some(&backend) == main || own(*pid) || !own(backend) || archiver() {
+            continue;
+        }
+        let inner = process_table::inner_pid(backend).unwrap_or(backend);
+        // Terminating the backend would crash the server, of which the program
+        // becomes a child.
+        return Err(refused(format!(
+            "the backend {inner} of {node} runs a program, as by COPY … PROGRAM: wait until it has ended, or end the \
+             program (kill {pid} on this host)"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: [&str; 3]) -> Vec<Row> {
+        vec![cells.map(|cell| Some(cell.to_owned())).to_vec()]
+    }
+
+    #[test]
+    fn archiving_is_named_while_it_is_fresh_and_refused_once_it_is_old() {
+        assert_eq!(archiving(Node::A, &[]), Ok(Vec::new()), "no such view");
+        assert_eq!(archiving(Node::A, &row(["0", "0", "t"])), Ok(Vec::new()));
+        for (fails, word) in [("t", "fails"), ("f", "is behind")] {
+            let met = archiving(Node::A, &row(["2", "3", fails])).expect("it is fresh");
+            let [line] = &met[..] else {
+                panic!("{met:?}");
+            };
+            assert!(line.contains(word) && line.contains("b archives what a has not"));
+            let old = archiving(Node::A, &row(["2", "61", fails])).expect_err("it is old");
+            assert!(old.to_string().contains(word), "{old}");
+        }
+    }
+}
