@@ -34,6 +34,17 @@ impl<'a> Guard<'a> {
         Guard { pair, child }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let done = process::run(
+            Command::new("kill").args(["-s", name, &pid]),
+            b"",
+            GUARD_AT_MOST,
+        );
+        assert!(done.status.success(), "{done:?}");
+    }
+
     /// Waits until the probe says this of it.
     pub fn says(&self, key: &str, value: impl Into<Value>) {
         is_said_of_the_guard(self.pair, key, value);

@@ -1,6 +1,10 @@
 //! Days of the Docker engine, on one of the test's own.
 
+use std::thread;
+use std::time::Duration;
+
 use super::{BY_ITSELF, MEMORY, becomes_primary, did_it_or_said_why, has_a_row, is_primary};
+use crate::guard::{Guard, report};
 use crate::support::command::{Observer, Writer, other};
 use crate::support::deployment::Deployment;
 use crate::support::engine::Engine;
@@ -17,6 +21,7 @@ fn pair_outlives_the_engine_under_it() {
     pair.has_primary("a");
     has_a_row(&pair, "a");
     engine_that_is_gone_or_hangs_is_told(&engine, &pair, "a");
+    guard_replaces_nobody_for_the_engines_sake(&engine, &pair, "a");
     restarted_engine_brings_the_same_primary_back(&engine, &pair, "a");
     let primary = engine_restarts_under_every_step_of_a_switchover(&engine, &pair, "a");
     let primary = engine_restarts_under_every_step_of_a_failover(&engine, &pair, primary);
@@ -44,6 +49,21 @@ fn engine_that_is_gone_or_hangs_is_told(engine: &Engine, pair: &Deployment, prim
     assert!(is_primary(pair, primary));
     observer.end();
     pair.has_primary(primary);
+}
+
+fn guard_replaces_nobody_for_the_engines_sake(engine: &Engine, pair: &Deployment, primary: &str) {
+    let guard = Guard::start(pair, &["--max-failovers", "1000"]);
+    guard.says("state", "watching");
+    // Longer than it takes to give a primary up.
+    let frozen = engine.frozen();
+    thread::sleep(Duration::from_secs(8));
+    drop(frozen);
+    engine.stop();
+    engine.start();
+    pair.has_primary(primary);
+    guard.says("state", "watching");
+    assert_eq!(report(pair).expect("it answers")["failovers"], 0);
+    guard.stop();
 }
 
 /// By its containers' restart policy; Docker's own mistakes need a hand.

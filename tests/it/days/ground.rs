@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::orders::{
     every_order_brings_the_same_primary_back, fenced_primary_is_none_in_any_order,
 };
-use super::{BY_ITSELF, MEMORY, becomes_primary, did_it_or_said_why, has_a_row};
+use super::{BY_ITSELF, MEMORY, becomes_primary, did_it_or_said_why, has_a_row, signal};
 use crate::guard::{Guard, report};
 use crate::support::command::{Observer, Running, Writer, other};
 use crate::support::deployment::Deployment;
@@ -45,7 +45,6 @@ fn pair_survives_what_happens_to_its_containers_and_its_disk() {
     who_comes_second_is_told_of_the_first(&pair);
     every_order_brings_the_same_primary_back(&pair, "b", &["stop"]);
     what_is_not_well_is_refused(&pair, "b");
-    primary_that_does_not_stop_stays_the_primary(&pair, "b");
     standby_whose_container_is_gone_is_told(&pair, "b");
     primary_whose_container_is_gone_is_replaced(&pair, "b");
     every_order_brings_the_same_primary_back(&pair, "a", &["stop"]);
@@ -124,29 +123,6 @@ fn what_is_not_well_is_refused(pair: &Deployment, primary: &str) {
     );
     signal("CONT", &pid);
     pair.has_primary(primary);
-}
-
-/// One of its processes hangs, so that Docker kills it in the end: it cannot be
-/// known that the standby has everything.
-fn primary_that_does_not_stop_stays_the_primary(pair: &Deployment, primary: &str) {
-    let observer = Observer::start(pair);
-    let writer = Writer::start(pair, primary);
-    let processes = docker(&["top", &pair.container(primary), "-eo", "pid,args"]);
-    let launcher = processes
-        .lines()
-        .find(|line| line.contains("autovacuum launcher"));
-    let pid = launcher.and_then(|line| line.split_whitespace().next());
-    signal("STOP", pid.expect("it has one"));
-    let back = format!("rolled back: {primary} is the primary again");
-    pair.is_told(
-        &["switchover"],
-        1,
-        &["did not shut down cleanly", "docker logs", &back],
-    );
-    pair.has_primary(primary);
-    let written = writer.end(primary);
-    assert_eq!(written.lost, [0; 0], "of {}", written.acknowledged);
-    observer.end();
 }
 
 fn standby_whose_container_is_gone_is_told(pair: &Deployment, primary: &str) {
@@ -417,11 +393,6 @@ fn guard_is_blocked(pair: &Deployment, words: &str) {
         let told = report["detail"].as_str()?.contains(words);
         (report["state"] == "blocked" && told).then_some(())
     });
-}
-
-fn signal(name: &str, pid: &str) {
-    let done = process::run(Command::new("kill").args(["-s", name, pid]), b"", BY_ITSELF);
-    assert!(done.status.success(), "{done:?}");
 }
 
 /// What fills /srv up, until it is dropped.

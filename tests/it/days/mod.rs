@@ -4,18 +4,21 @@
 //! through, with one line that says why; nothing is lost, and nobody ever sees
 //! a second primary.
 
+mod alarms;
 mod engine;
 mod ground;
 mod orders;
+mod stops;
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::support::command::{dies_with_us, told};
 use crate::support::deployment::Deployment;
 use crate::support::eventually;
-use crate::support::process::Outcome;
+use crate::support::process::{self, Outcome};
 
 /// The engine's /srv is memory: what a container writes to it counts as its own.
 const MEMORY: &str = "postgres_pair_memory=1G";
@@ -50,6 +53,11 @@ fn becomes_primary(pair: &Deployment, node: &str) {
     eventually(BY_ITSELF, &format!("{node} takes writes"), || {
         is_primary(pair, node).then_some(())
     });
+}
+
+fn signal(name: &str, pid: &str) {
+    let done = process::run(Command::new("kill").args(["-s", name, pid]), b"", BY_ITSELF);
+    assert!(done.status.success(), "{done:?}");
 }
 
 /// A guard that outlived a test that was killed would go on to move its pair.

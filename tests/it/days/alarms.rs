@@ -1,0 +1,284 @@
+//! Days on which a primary looks dead and is not, and days on which it is: the
+//! guard tells them apart. `PGPAIR_TEST_ALARM_SECONDS` has it go on for long.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{BY_ITSELF, becomes_primary, signal};
+use crate::guard::{Guard, report};
+use crate::support::command::{Observer, Writer, other};
+use crate::support::deployment::Deployment;
+use crate::support::docker::{docker, try_docker};
+use crate::support::fault::Fault;
+use crate::support::{eventually, process, seconds_by};
+
+/// Shorter than the guard's own default: what is no death then is none at all.
+const CONFIRM: &str = "2s";
+
+/// How long each alarm lasts: several times as long as it takes to give a primary
+/// up.
+const LASTS: Duration = Duration::from_secs(8);
+
+/// Connections beyond what a node's limit of processes bears.
+const FLOOD: usize = 300;
+
+type Alarm = fn(&Deployment, &Guard<'_>, &str) -> Option<Fault<'static>>;
+
+/// What each of them is, and whether the guard has only just come.
+const ALARMS: [(&str, bool, Alarm); 8] = [
+    (
+        "both nodes have a hundredth of a processor",
+        false,
+        both_are_slow,
+    ),
+    (
+        "connections that say nothing",
+        false,
+        connections_say_nothing,
+    ),
+    (
+        "connections that say nothing, to a guard that is new",
+        true,
+        connections_say_nothing,
+    ),
+    ("every connection is taken", true, every_connection_is_taken),
+    (
+        "no process is left for a connection",
+        true,
+        no_process_is_left,
+    ),
+    (
+        "the process that answers the guard is frozen",
+        false,
+        own_process_is_frozen,
+    ),
+    ("the guard is frozen", false, guard_is_frozen),
+    ("the host is overloaded", false, host_is_overloaded),
+];
+
+#[test]
+fn no_primary_that_lives_is_replaced_and_every_dead_one_is() {
+    let pair = Deployment::new("alarms");
+    pair.site(&[]).changed();
+    pair.has_primary("a");
+    let until = Instant::now() + Duration::from_secs(seconds_by("PGPAIR_TEST_ALARM_SECONDS", 0));
+    let (mut primary, mut alarms, mut deaths) = ("a", 0, 0);
+    let observer = Observer::start(&pair);
+    loop {
+        alarms += false_alarms_replace_nobody(&pair, primary);
+        for how in ["kill", "pause"] {
+            primary = true_death_is_mended(&pair, primary, how);
+            deaths += 1;
+        }
+        if Instant::now() > until {
+            break;
+        }
+    }
+    println!("{alarms} false alarms, nobody replaced; {deaths} deaths, all mended");
+    observer.end();
+    acknowledged_by_the_primary_alone_is_not_lost(&pair, primary);
+}
+
+fn start(pair: &Deployment) -> Guard<'_> {
+    let arguments = ["--confirm", CONFIRM, "--max-failovers", "1000"];
+    let guard = Guard::start(pair, &arguments);
+    guard.says("state", "watching");
+    guard
+}
+
+fn false_alarms_replace_nobody(pair: &Deployment, primary: &str) -> usize {
+    let mut guard = start(pair);
+    for (what, new, alarm) in ALARMS {
+        let before = report(pair).expect("the probe answers")["failovers"].clone();
+        let fault = alarm(pair, &guard, primary);
+        if new {
+            drop(guard);
+            guard = Guard::start(pair, &["--confirm", CONFIRM, "--max-failovers", "1000"]);
+        }
+        let words = said_of_the_guard(pair, LASTS);
+        eprintln!("--- {what}: the guard says {words:?}");
+        if let Some(fault) = fault {
+            fault.lift();
+        }
+        pair.has_primary(primary);
+        guard.says("state", "watching");
+        assert_eq!(
+            report(pair).expect("it answers")["failovers"],
+            before,
+            "{what}"
+        );
+    }
+    guard.stop();
+    ALARMS.len()
+}
+
+/// Collects what the probe says of the guard for this long.
+fn said_of_the_guard(pair: &Deployment, lasting: Duration) -> Vec<String> {
+    let until = Instant::now() + lasting;
+    let mut words: Vec<String> = Vec::new();
+    while Instant::now() < until {
+        let said = report(pair).map(|it| format!("{} {}", it["state"], it["reason"]));
+        if let Some(said) = said.filter(|said| words.last() != Some(said)) {
+            words.push(said);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    words
+}
+
+fn both_are_slow(pair: &Deployment, _: &Guard<'_>, _: &str) -> Option<Fault<'static>> {
+    let names = ["a", "b"].map(|node| pair.container(node));
+    let set = |names: &[String; 2], cpus: &str| {
+        for name in names {
+            docker(&["update", "--cpus", cpus, name]);
+        }
+    };
+    set(&names, "0.01");
+    Some(Fault::new(move || {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        set(&names, &cores.to_string());
+    }))
+}
+
+/// Keeps asking whether TLS is spoken, and says no more.
+fn connections_say_nothing(
+    pair: &Deployment,
+    _: &Guard<'_>,
+    primary: &str,
+) -> Option<Fault<'static>> {
+    let networks = &pair.inspect(primary)["NetworkSettings"]["Networks"];
+    let address = networks[&pair.prefix]["IPAddress"]
+        .as_str()
+        .expect("an address");
+    let address = format!("{address}:5432");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let flood = thread::spawn(move || {
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let held: Vec<TcpStream> = (0..FLOOD)
+                .filter_map(|_| TcpStream::connect(&address).ok())
+                .filter_map(|mut stream| {
+                    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).ok()?;
+                    Some(stream)
+                })
+                .collect();
+            thread::sleep(Duration::from_secs(3));
+            drop(held);
+        }
+    });
+    Some(Fault::new(move || {
+        drop(stop);
+        flood.join().expect("it ends");
+    }))
+}
+
+fn every_connection_is_taken(
+    pair: &Deployment,
+    _: &Guard<'_>,
+    primary: &str,
+) -> Option<Fault<'static>> {
+    // Superusers' too: the guard is one.
+    let clients: Vec<_> = std::iter::from_fn(|| pair.socket_client(primary).ok()).collect();
+    assert!(clients.len() > 10, "{}", clients.len());
+    Some(Fault::new(move || drop(clients)))
+}
+
+fn no_process_is_left(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
+    let name = pair.container(primary);
+    let usual = pair.inspect(primary)["HostConfig"]["PidsLimit"].to_string();
+    docker(&["update", "--pids-limit", "4", &name]);
+    Some(Fault::new(move || {
+        docker(&["update", "--pids-limit", &usual, &name]);
+    }))
+}
+
+fn own_process_is_frozen(
+    pair: &Deployment,
+    _: &Guard<'_>,
+    primary: &str,
+) -> Option<Fault<'static>> {
+    let listed = docker(&["top", &pair.container(primary), "-eo", "pid,args"]);
+    let own = listed
+        .lines()
+        .filter(|line| line.contains("postgres postgres [local]"));
+    let pids: Vec<String> = own
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect();
+    assert!(!pids.is_empty(), "it keeps a session: {listed}");
+    for pid in &pids {
+        signal("STOP", pid);
+    }
+    Some(Fault::new(move || {
+        for pid in &pids {
+            signal("CONT", pid);
+        }
+    }))
+}
+
+fn guard_is_frozen(_: &Deployment, guard: &Guard<'_>, _: &str) -> Option<Fault<'static>> {
+    guard.signal("STOP");
+    thread::sleep(LASTS);
+    guard.signal("CONT");
+    None
+}
+
+fn host_is_overloaded(_: &Deployment, _: &Guard<'_>, _: &str) -> Option<Fault<'static>> {
+    let spin = || {
+        let mut sh = Command::new("sh");
+        let sh = sh.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+        sh.spawn().expect("sh runs")
+    };
+    let mut busy: Vec<Child> = (0..24).map(|_| spin()).collect();
+    Some(Fault::new(move || {
+        busy.iter_mut().for_each(process::end);
+    }))
+}
+
+fn true_death_is_mended(pair: &Deployment, primary: &str, how: &str) -> &'static str {
+    let guard = start(pair);
+    let writer = Writer::start(pair, primary);
+    let died = Instant::now();
+    pair.each(how, &[primary]);
+    let next = other(primary);
+    becomes_primary(pair, next);
+    eprintln!("--- {how}: {next} takes writes after {:?}", died.elapsed());
+    guard.says("state", "watching");
+    pair.has_primary(next);
+    let written = writer.end(next);
+    assert_eq!(written.lost, [0; 0], "of {}", written.acknowledged);
+    guard.stop();
+    next
+}
+
+/// A session asked for less than the guard promises, and the standby took nothing
+/// meanwhile: all of it is on the dead primary's disk alone.
+fn acknowledged_by_the_primary_alone_is_not_lost(pair: &Deployment, primary: &str) {
+    let guard = Guard::start(pair, &["--sync", "sync", "--max-failovers", "1000"]);
+    guard.says("synchronous", true);
+    let standby = other(primary);
+    let listed = docker(&["top", &pair.container(standby), "-eo", "pid,args"]);
+    let receiver = listed.lines().find(|line| line.contains("walreceiver"));
+    let pid = receiver.and_then(|line| line.split_whitespace().next());
+    let pid = pid.expect("it streams").to_owned();
+    signal("STOP", &pid);
+    pair.sql(primary, "CREATE TABLE alone (id int)");
+    pair.sql(
+        primary,
+        "SET synchronous_commit = local; DO $$ BEGIN FOR i IN 1..2000 LOOP \
+         INSERT INTO alone VALUES (i); PERFORM pg_logical_emit_message(false, 'x', repeat('x', 3000)); \
+         COMMIT; END LOOP; END $$",
+    );
+    pair.each("kill", &[primary]);
+    signal("CONT", &pid);
+    becomes_primary(pair, standby);
+    assert_eq!(pair.sql(standby, "SELECT count(*) FROM alone"), "2000");
+    pair.has_primary(standby);
+    let logs = eventually(BY_ITSELF, "it follows", || {
+        let done = try_docker(&["logs", &pair.container(primary)], b"");
+        done.status.success().then_some(done.stdout)
+    });
+    assert!(!logs.contains("rewind"), "{logs}");
+    guard.stop();
+}
