@@ -228,6 +228,7 @@ impl Client {
             self.input = Vec::new();
         }
         self.scanned = 0;
+        self.label = OTHER;
         self.framing = framing;
         self.state = State::Asked;
         self.asked = Instant::now();
@@ -237,11 +238,14 @@ impl Client {
     pub fn give_up(&mut self) {
         self.input = Vec::new();
         self.scanned = 0;
-        self.label = OTHER;
-        self.framing = REFUSAL;
         self.is_refused = true;
-        self.state = State::Asked;
-        self.asked = Instant::now();
+        // Of a request whose head was read it is known how it is to be answered.
+        if self.state != State::Asked {
+            self.label = OTHER;
+            self.framing = REFUSAL;
+            self.state = State::Asked;
+            self.asked = Instant::now();
+        }
     }
 
     /// Returns how the client wants its answer.

@@ -289,6 +289,15 @@ fn request_that_is_left_unfinished_is_answered_when_its_time_is_over() {
 }
 
 #[test]
+fn refusal_of_a_head_request_has_no_body() {
+    let probe = probe();
+    let mut connection = probe.connect();
+    connection.send("HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(connection.answer_to("HEAD").status, 413);
+    assert!(connection.closes_within(ms(500)), "nothing comes after it");
+}
+
+#[test]
 fn client_that_sends_a_long_body_reads_why_it_is_refused() {
     let probe = probe();
     for length in [1, 1_000, 100_000, 1_000_000] {

@@ -20,8 +20,11 @@ use crate::probe::verdict::Verdict;
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 const FREE_BYTES: usize = 4 * 1024;
 
-/// Requests worked on in one round: so long others wait who come meanwhile.
+/// Clients looked at in one round, requests worked on, and the length of their heads:
+/// so long others wait who come meanwhile.
+const MAX_LOOKS: usize = 256;
 const MAX_BATCH: usize = 64;
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// tiny_http is started anew so many times in a row; then something else is wrong.
 const MAX_RESTARTS: u32 = 3;
@@ -30,8 +33,8 @@ impl Rounds<'_> {
     /// Has those whose turn it is ask, at most [`MAX_BATCH`] of them, and answers.
     pub(super) fn take_requests(&mut self) -> io::Result<()> {
         self.heads.clear();
-        for _ in 0..self.queue.len() {
-            if self.batch.len() == MAX_BATCH {
+        for _ in 0..self.queue.len().min(MAX_LOOKS) {
+            if self.batch.len() == MAX_BATCH || self.heads.len() >= MAX_BATCH_BYTES {
                 break;
             }
             let next = self.queue.pop_front();
@@ -70,15 +73,17 @@ impl Rounds<'_> {
             return;
         }
         match client.head() {
-            Ok(Some(head)) => match head.refusal {
-                None => {
+            Ok(Some(head)) => {
+                let (length, framing, refusal) = (head.length, head.framing, head.refusal);
+                if refusal.is_none() {
                     head.write_to(&mut self.heads);
-                    let (length, framing) = (head.length, head.framing);
-                    client.ask(length, framing);
                     self.batch.push(token);
                 }
-                Some(refusal) => self.refuse(token, refusal),
-            },
+                client.ask(length, framing);
+                if let Some(refusal) = refusal {
+                    self.refuse(token, refusal);
+                }
+            }
             Ok(None) => self.await_more(token),
             Err(refusal) => self.refuse(token, refusal),
         }
@@ -188,16 +193,14 @@ impl Rounds<'_> {
             return;
         };
         match sent {
-            Sent::Failed => {
-                self.clients.remove(token);
-            }
+            Sent::Failed => drop(self.clients.remove(token)),
             Sent::Part => self.bound(token, Closed::Unread),
+            Sent::All if client.go_on() => drop(self.clients.remove(token)),
             Sent::All => {
-                if client.go_on() {
-                    self.clients.remove(token);
-                } else if client.has_more() {
+                if client.has_more() {
                     self.enqueue(token);
                 }
+                self.clients.count_held(token);
             }
         }
     }
