@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::support::http::request;
 use crate::support::load::{self, Load};
 use crate::support::postgres::backends;
-use crate::support::probe::is_release_binary;
-use crate::support::{Postgres, Probe, ms};
+use crate::support::probe::{RECOVERY, is_release_binary};
+use crate::support::{Postgres, Probe, eventually, ms};
 
 /// Resident memory of the binary that is shipped, under load.
 const RESIDENT_AT_MOST: u64 = 5 * 1024 * 1024;
@@ -63,7 +63,12 @@ fn requests_that_wait_together_share_one_query() {
         .deadline(10_000)
         .start();
     probe.becomes_ready();
-    let backend = primary.pgpair_backend();
+    // The first new login is over: it asks too.
+    assert_eq!(probe.get("/ready?login").status, 200);
+    let backend = eventually(RECOVERY, "the login's connection has ended", || {
+        let backends = backends(&mut primary.client());
+        (backends.len() == 1).then(|| backends[0])
+    });
     let queries = || observations(&primary);
 
     primary.freeze_backend(backend);
@@ -106,6 +111,6 @@ fn without_requests_the_probe_asks_once_per_interval() {
 fn observations(server: &Postgres) -> usize {
     server
         .logs()
-        .matches("LOG:  statement: SELECT pg_is_in_recovery()")
+        .matches("LOG:  statement: SELECT pg_catalog.pg_is_in_recovery()")
         .count()
 }
