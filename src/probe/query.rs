@@ -34,11 +34,12 @@ const GREETING: &str = "SHOW server_version_num";
 /// with a server's session that is given to somebody else next. A server that works
 /// on a query, or waits for a lock, is to notice that we are gone: otherwise each
 /// watcher that was abandoned would leave a server process behind for as long as
-/// that takes.
+/// that takes. The function rather than its view: somebody may have locked that, and a
+/// new connection is to know the role all the same.
 const SETTINGS: &str = "SELECT pg_catalog.set_config(s.name, v.value, false) \
     FROM (VALUES ('jit', 'off'), ('client_connection_check_interval', '1000'), \
       ('idle_session_timeout', '0'), ('transaction_timeout', '0')) AS v (name, value) \
-    JOIN pg_catalog.pg_settings s ON s.name OPERATOR(pg_catalog.=) v.name \
+    JOIN pg_catalog.pg_show_all_settings() s ON s.name OPERATOR(pg_catalog.=) v.name \
     WHERE pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) 'pg_catalog'";
 
 /// Who is primary: one round trip in the simple protocol, which needs no
