@@ -374,8 +374,8 @@ impl Holding {
         holding
     }
 
-    /// Every watcher has the thread that connects for it, and no more are left; the
-    /// one that waits for signals, which names itself late, is there too.
+    /// Every watcher has the thread that connects for it, and no more are left; those
+    /// that there is one of, which name themselves late, are there too.
     fn is_complete(&self) -> bool {
         let named = |name: &str| {
             let found = self.threads.iter().filter(|(it, _)| it.starts_with(name));
@@ -385,7 +385,10 @@ impl Holding {
         watchers > 0
             && watchers == named("connect-")
             && named("watch-") == named("write-")
-            && named("ctrl-c") == 1
+            && named("watch-") == named("login-")
+            && ["ctrl-c", "sweep", "watchdog"]
+                .iter()
+                .all(|it| named(it) == 1)
     }
 
     fn raise(&mut self, other: &Holding) {
