@@ -44,8 +44,8 @@ pub enum Container {
     Down,
     /// Its processes are frozen.
     Paused,
-    /// It runs; since when, if that is known.
-    Runs(Option<Duration>),
+    /// Its first process has been there for this long.
+    Runs(Duration),
     /// Docker does not answer.
     Unknown,
 }
@@ -251,9 +251,7 @@ fn still_there(seen: &Witnesses, confirm: Duration) -> Option<Reason> {
     }
     match (seen.processes, seen.container) {
         (Processes::Work, _) if seen.counted < HUNG_AFTER => Some(Reason::WitnessDisagrees),
-        (Processes::None, Container::Runs(since)) if since.is_none_or(|it| it < GRACE) => {
-            Some(Reason::PrimaryStarting)
-        }
+        (Processes::None, Container::Runs(since)) if since < GRACE => Some(Reason::PrimaryStarting),
         _ => None,
     }
 }
@@ -289,7 +287,7 @@ mod tests {
 
     /// One that runs, and does not move at all.
     const STILL: Witnesses = Witnesses {
-        container: Container::Runs(Some(s(3600))),
+        container: Container::Runs(s(3600)),
         processes: Processes::Still,
         ..DEAD
     };
@@ -330,7 +328,7 @@ mod tests {
         };
         let begins = Witnesses {
             processes: Processes::None,
-            container: Container::Runs(Some(s(3))),
+            container: Container::Runs(s(3)),
             ..STILL
         };
         let long = Witnesses {
@@ -444,7 +442,7 @@ mod tests {
             (
                 "nobody at work in its container",
                 Witnesses {
-                    container: Container::Runs(Some(s(90))),
+                    container: Container::Runs(s(90)),
                     ..begins
                 },
                 Replace,
@@ -594,7 +592,7 @@ mod tests {
             for container in [
                 Container::Down,
                 Container::Paused,
-                Container::Runs(None),
+                Container::Runs(s(90)),
                 Container::Unknown,
             ] {
                 for processes in [

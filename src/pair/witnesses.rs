@@ -222,9 +222,7 @@ impl Watch {
         let found = docker::inspect_within(&pair.layout.container(self.node), ENGINE_AT_MOST);
         seen.container = match found {
             Err(_) => Container::Unknown,
-            Ok(Some(it)) if it.paused => Container::Paused,
-            Ok(Some(it)) if it.running => Container::Runs(process_table::age_of(it.pid)),
-            Ok(_) => Container::Down,
+            Ok(found) => state_of(found),
         };
         let engine_late = asked.elapsed() > ENGINE_AT_MOST / 2;
         seen.processes = self.processes(&pair.layout.pgdata(self.node));
@@ -288,6 +286,16 @@ impl Watch {
     }
 }
 
+fn state_of(found: Option<docker::Container>) -> Container {
+    let runs = found.filter(|it| it.running);
+    match runs.map(|it| (it.paused, process_table::age_of(it.pid))) {
+        Some((true, _)) => Container::Paused,
+        Some((false, Some(age))) => Container::Runs(age),
+        // Docker may take seconds to notice that the first process is gone.
+        Some((false, None)) | None => Container::Down,
+    }
+}
+
 fn meaning(answer: Answer) -> (Primary, Option<Row>) {
     match answer.rows {
         // An answer to an old question says nothing of now, but that it lives.
@@ -308,4 +316,30 @@ fn is_shut_down(pair: &Pair, node: Node) -> bool {
     let disk = NodeDisk::read(&pair.layout, node);
     let ended = disk.control().is_ok_and(|it| it.ended == Ended::ShutDown);
     ended && disk::postmaster_status(&disk.pgdata).is_some_and(|status| status == "stopping")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_its_first_process_is_down_whatever_docker_says() {
+        let found = |running, paused, pid| {
+            state_of(Some(docker::Container {
+                status: String::new(),
+                running,
+                paused,
+                pid,
+                image: String::new(),
+                memory_bytes: None,
+                pair: String::new(),
+            }))
+        };
+        let own = std::process::id();
+        assert!(matches!(found(true, false, own), Container::Runs(_)));
+        assert_eq!(found(true, true, own), Container::Paused);
+        assert_eq!(found(true, false, u32::MAX), Container::Down);
+        assert_eq!(found(false, false, 0), Container::Down);
+        assert_eq!(state_of(None), Container::Down);
+    }
 }
