@@ -120,9 +120,9 @@ impl Report {
         let image = self.image_bytes;
         line(
             text,
-            "an image of under 3 MB",
+            "an image of about 3 MB",
             &format!("{image} bytes"),
-            image < 3_000_000,
+            image < 3_300_000,
         );
     }
 
