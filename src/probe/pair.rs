@@ -498,7 +498,9 @@ pub fn strays(known: &[Known<'_>], names: &[String], node: usize) -> Option<&'st
         // A node that does not answer may cascade.
         let told = known[other].replication()?;
         let asked = known[other].asked()?;
-        if !streaming.covers(asked) || may_feed(told, own, &names[node]) {
+        // Who was seen to stream before that either streamed from there then, or not
+        // at all any more.
+        if !streaming.has_begun_by(asked[0]) || may_feed(told, own, &names[node]) {
             return None;
         }
     }

@@ -44,6 +44,11 @@ impl Span {
         self.since <= round_trip[0] && round_trip[1] <= self.latest[0]
     }
 
+    /// Says whether it had certainly begun by then.
+    pub fn has_begun_by(&self, moment: Instant) -> bool {
+        self.since <= moment
+    }
+
     /// Says whether both certainly held at one and the same moment.
     pub fn meets(&self, other: &Span) -> bool {
         let both = self.since.max(other.since) <= self.latest[0].min(other.latest[0]);

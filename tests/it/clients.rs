@@ -645,9 +645,10 @@ fn page_shows_the_pair_in_every_state_and_when_nobody_answers() {
     pair.standby.sql("SELECT pg_wal_replay_resume()");
 
     pair.primary.kill();
-    shown("✕ No primary · pgpair", MISSED_WITHIN);
-    says(&["No primary.", "No node takes writes", "promote the standby"]);
-    browser.screenshot("no-primary");
+    // Its address is silent: for all that is known it takes writes.
+    shown("? Unknown · pgpair", MISSED_WITHIN);
+    says(&["Unknown.", "it lacks an answer", "a: no answer."]);
+    browser.screenshot("unknown");
 
     pair.standby.promote();
     shown("! Degraded · pgpair", TOLD_WITHIN);

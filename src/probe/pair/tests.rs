@@ -133,8 +133,7 @@ fn the_pair_has_one_verdict_for_every_situation() {
         // It streams, and from somebody else.
         ("N1 S1", "degraded", Some(0), "ok not_streaming"),
         ("P1 L1", "diverged", Some(0), "ok not_streaming"),
-        // Asked before the standby was seen for the last time, or after.
-        ("S1 N1", "ok", Some(1), "ok ok"),
+        ("S1 N1", "degraded", Some(1), "not_streaming ok"),
         // Two names of one server.
         ("D1 D1", "degraded", Some(0), "ok not_streaming"),
         (
@@ -369,6 +368,22 @@ fn node_that_has_just_begun_to_answer_is_asked_again_before_the_verdict_changes(
         assert_eq!(found.verdict, verdict);
         assert_eq!(found.primary, Some(0));
         assert_eq!(found.ask_again.is_empty(), !is_new);
+    }
+}
+
+#[test]
+fn standby_that_streams_only_since_the_primary_was_asked_is_not_said_to_stray() {
+    let now = Instant::now() + BEFORE;
+    let (primary, standby) = (made("N1", now), made("S1", now));
+    let at = |ms: u64| now - BEFORE + Duration::from_millis(ms);
+    for (since, verdict) in [(400, PairVerdict::Degraded), (501, PairVerdict::Ok)] {
+        let streams = Known {
+            streaming: Some(Span::begin([at(since); 2])),
+            ..standby.known()
+        };
+        let known = [primary.known(), streams];
+        let found = assess(&known, &names(2), &Trail::default(), None, now);
+        assert_eq!(found.verdict, verdict, "since {since}");
     }
 }
 
