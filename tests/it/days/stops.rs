@@ -19,7 +19,7 @@ const GAP: Duration = Duration::from_secs(3);
 #[test]
 fn nobody_who_does_not_matter_holds_up_a_switchover() {
     let pair = Deployment::new("stops");
-    pair.site(&["-e", ARCHIVES]).changed();
+    pair.site(&["-e", ARCHIVES, "-e", RECEIVES]).changed();
     pair.has_primary("a");
     let observer = Observer::start(&pair);
     what_cannot_be_stopped_is_refused(&pair, "a");
@@ -29,6 +29,9 @@ fn nobody_who_does_not_matter_holds_up_a_switchover() {
     standby_that_restarts_or_stops_to_replay_is_no_outage(&pair, "a");
     observer.end();
 }
+
+/// A container that is no node may replicate.
+const RECEIVES: &str = r#"{"postgres_pair_replication_addresses": ["samenet"]}"#;
 
 const ARCHIVES: &str =
     r#"{"postgres_pair_settings": {"archive_mode": "on", "archive_command": "true"}}"#;
