@@ -403,6 +403,40 @@ fn five_hundred_at_once_that_read_nothing_harm_nobody() {
 }
 
 #[test]
+fn two_thousand_that_wait_for_a_frozen_server_harm_nobody() {
+    const CLIENTS: usize = 2_000;
+    allow_many_descriptors();
+    let primary = Postgres::start();
+    let probe = Probe::of(primary.conninfo())
+        .with("interval", "1h")
+        .deadline(10_000)
+        .start();
+    probe.becomes_ready();
+    let health = probe.watch_health();
+    primary.pause();
+    let mut clients: Vec<Connection> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = probe.connect();
+            client.send(request("GET", "/ready"));
+            client
+        })
+        .collect();
+    eventually(Duration::from_secs(5), "all wait", || {
+        let metrics = probe.get("/metrics").body;
+        let counted = "pgpair_http_requests_waiting ";
+        let count = metrics.lines().find_map(|it| it.strip_prefix(counted))?;
+        (count.parse() == Ok(CLIENTS)).then_some(())
+    });
+    assert!(!is_release_binary() || probe.resident_bytes() < RESIDENT_AT_MOST);
+    // From now on most of them are idle, and more than may be.
+    drop(health);
+    primary.unpause();
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+#[test]
 fn those_who_read_late_stay_welcome() {
     // Together more than all may have the probe hold at once.
     const CLIENTS: usize = 1_200;
