@@ -14,9 +14,9 @@ const BURST: u64 = 2048;
 /// How many HTTP connections there is room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// With so many, somebody has to go when another comes …
+    /// Those that do not wait for an answer.
     pub connections: usize,
-    /// … and with so many even one who waits for an answer.
+    /// All of them.
     pub at_most: usize,
 }
 

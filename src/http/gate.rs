@@ -140,7 +140,7 @@ impl Gate {
     ///
     /// Fails if a thread cannot be started, or if nobody can be answered any more.
     pub fn answer(self, board: &Board<Waiter>, options: Options) -> io::Result<()> {
-        watchdog::start(Arc::clone(&self.control))?;
+        watchdog::start(&self.control)?;
         let counts = Counts::default();
         let handler = Handler {
             board,
@@ -158,7 +158,7 @@ impl Gate {
             queue: VecDeque::new(),
             verdicts: Vec::new(),
             heads: Vec::new(),
-            batch: Vec::new(),
+            in_flight: VecDeque::new(),
             scratch: vec![0; READ_BYTES].into(),
             is_open: true,
             accept_from: Some(Instant::now()),
@@ -199,9 +199,10 @@ struct Rounds<'a> {
     /// Who may have a request, in the order in which it is their turn.
     queue: VecDeque<Token>,
     verdicts: Vec<(Token, Verdict)>,
-    /// The heads of the clients in `batch`, one after the other.
+    /// Heads for tiny_http, one after the other.
     heads: Vec<u8>,
-    batch: Vec<Token>,
+    /// Whose requests tiny_http has not given back yet, in the order of their heads.
+    in_flight: VecDeque<Token>,
     scratch: Box<[u8]>,
     is_open: bool,
     /// When to accept; nobody is there to be let in otherwise.
@@ -327,7 +328,8 @@ impl Rounds<'_> {
         if self.phase != Phase::Open {
             patience = patience.min(QUIET / 10);
         }
-        if !self.queue.is_empty() || !self.gate.control.may_sleep() {
+        let has_work = !self.queue.is_empty() || !self.in_flight.is_empty();
+        if has_work || !self.gate.control.may_sleep() {
             patience = Duration::ZERO;
         }
         Timespec {
@@ -362,5 +364,54 @@ impl Rounds<'_> {
         {
             self.queue.push_back(token);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::thread;
+
+    use super::*;
+    use crate::probe::board::Rules;
+    use crate::probe::verdict::Policy;
+
+    fn ask(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let asked = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(asked).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+
+    #[test]
+    fn tiny_http_that_has_ended_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let gate = Gate::open(listener).expect("it opens");
+        let address = gate.address().expect("bound");
+        let control = Arc::clone(gate.control());
+        gate.server.end();
+        let board = Board::new(Rules {
+            nodes: Arc::from(["a".to_owned()]),
+            policy: Policy::Primary,
+            deadline: Duration::from_secs(1),
+            interval: Duration::from_secs(1),
+            stuck_after: Duration::from_secs(10),
+        });
+        let options = Options {
+            room: crate::limits::room_for(8),
+            request_timeout: Duration::from_secs(10),
+            drain: Duration::ZERO,
+            is_lent: false,
+            guard: None,
+        };
+        let answering = thread::spawn(move || gate.answer(&board, options));
+        assert!(ask(address).starts_with("HTTP/1.1 500 "));
+        assert!(ask(address).starts_with("HTTP/1.1 200 "));
+        control.stop();
+        let ended = answering.join().expect("no panic");
+        assert!(ended.is_ok(), "{ended:?}");
     }
 }

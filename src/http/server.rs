@@ -78,6 +78,13 @@ impl Server {
         request.ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
+    /// Ends it, as if it had died.
+    #[cfg(test)]
+    pub fn end(&self) {
+        let ended = self.stream.shutdown(std::net::Shutdown::Both);
+        ended.expect("it was connected");
+    }
+
     /// The accept thread says once that it has ended, ahead of every request.
     fn await_end_of_accepting(&mut self) -> io::Result<()> {
         match self.inner.recv_timeout(MAX_WAIT) {
@@ -114,10 +121,7 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_found_out() {
         let mut server = Server::open().expect("a socket and a thread");
-        server
-            .stream
-            .shutdown(std::net::Shutdown::Both)
-            .expect("ours");
+        server.end();
         let taken = server.write(HEADS).and_then(|()| server.read());
         assert!(taken.is_err());
     }

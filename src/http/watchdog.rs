@@ -22,11 +22,20 @@ const MAX_STILL: u32 = 5;
 /// # Errors
 ///
 /// Fails if the thread cannot be started.
-pub fn start(control: Arc<Control>) -> io::Result<()> {
+pub fn start(control: &Arc<Control>) -> io::Result<()> {
+    let control = Arc::downgrade(control);
     threads::spawn("watchdog".to_owned(), move || {
         let mut watch = Watch::default();
-        while !watch.is_stuck(control.rounds()) {
+        // Without a gate there is nothing to watch any more.
+        while let Some(control) = control.upgrade() {
+            if watch.is_stuck(control.rounds()) {
+                break;
+            }
+            drop(control);
             thread::sleep(LOOK_EVERY);
+        }
+        if control.strong_count() == 0 {
+            return;
         }
         log::error!("listen event=died cause=\"the gate is stuck\"");
         logging::flush();

@@ -77,16 +77,16 @@ impl Rounds<'_> {
         token.is_some_and(|token| self.close(token, Closed::TooMany))
     }
 
-    /// Has those go that are too many.
+    /// Has those go that are too many, of those who do not wait for an answer.
     pub(super) fn trim(&mut self) {
-        let too_many = self
-            .clients
-            .count()
-            .saturating_sub(self.options.room.connections);
-        if too_many == 0 || self.trimmed.elapsed() < TRIM_EVERY {
+        let most = self.options.room.connections;
+        if self.clients.count() <= most || self.trimmed.elapsed() < TRIM_EVERY {
             return;
         }
         self.trimmed = Instant::now();
+        let idle = |client: &Client| client.state != State::Asked;
+        let idle = self.clients.iter().filter(|(_, it)| idle(it)).count();
+        let too_many = idle.saturating_sub(most);
         for token in self.clients.first_to_go(too_many, false) {
             self.close(token, Closed::TooMany);
         }

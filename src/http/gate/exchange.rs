@@ -1,7 +1,6 @@
 //! What clients ask, and what they are told.
 
 use std::io;
-use std::mem;
 use std::time::Instant;
 
 use super::Rounds;
@@ -30,11 +29,25 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 const MAX_RESTARTS: u32 = 3;
 
 impl Rounds<'_> {
-    /// Has those whose turn it is ask, at most [`MAX_BATCH`] of them, and answers.
+    /// Hands the requests of those whose turn it is to tiny_http, and answers those of
+    /// the round before: tiny_http reads while the gate looks who has come.
     pub(super) fn take_requests(&mut self) -> io::Result<()> {
+        let read = self.in_flight.len();
+        self.collect();
+        if !self.in_flight.is_empty() {
+            self.quiet_since = Instant::now();
+        }
+        let written = self.gate.server.write(&self.heads);
+        let served = written.and_then(|()| self.serve(read));
+        served.or_else(|error| self.restart_server(&error))
+    }
+
+    /// Has those ask whose turn it is, at most [`MAX_BATCH`] of them.
+    fn collect(&mut self) {
         self.heads.clear();
+        let most = self.in_flight.len() + MAX_BATCH;
         for _ in 0..self.queue.len().min(MAX_LOOKS) {
-            if self.batch.len() == MAX_BATCH || self.heads.len() >= MAX_BATCH_BYTES {
+            if self.in_flight.len() == most || self.heads.len() >= MAX_BATCH_BYTES {
                 break;
             }
             let next = self.queue.pop_front();
@@ -43,15 +56,6 @@ impl Rounds<'_> {
                 self.look(token);
             }
         }
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        self.quiet_since = Instant::now();
-        let mut batch = mem::take(&mut self.batch);
-        let served = self.serve(&batch);
-        batch.clear();
-        self.batch = batch;
-        served
     }
 
     /// Looks for a request of a client, or for the end of its sending.
@@ -77,7 +81,7 @@ impl Rounds<'_> {
                 let (length, framing, refusal) = (head.length, head.framing, head.refusal);
                 if refusal.is_none() {
                     head.write_to(&mut self.heads);
-                    self.batch.push(token);
+                    self.in_flight.push_back(token);
                 }
                 client.ask(length, framing);
                 if let Some(refusal) = refusal {
@@ -98,17 +102,15 @@ impl Rounds<'_> {
         }
     }
 
-    /// Has every request of a batch read by tiny_http and answered.
-    fn serve(&mut self, batch: &[Token]) -> io::Result<()> {
-        let mut read = self.gate.server.write(&self.heads);
-        for (place, token) in batch.iter().enumerate() {
-            match read.and_then(|()| self.gate.server.read()) {
-                Ok(request) => self.handle(*token, request),
-                Err(error) => return self.restart_server(&batch[place..], &error),
+    /// Answers so many requests that tiny_http has read, or is about to.
+    fn serve(&mut self, count: usize) -> io::Result<()> {
+        for _ in 0..count {
+            let request = self.gate.server.read()?;
+            if let Some(token) = self.in_flight.pop_front() {
+                self.handle(token, request);
             }
-            read = Ok(());
+            self.restarts = 0;
         }
-        self.restarts = 0;
         Ok(())
     }
 
@@ -128,15 +130,15 @@ impl Rounds<'_> {
 
     /// Takes another tiny_http, as this one does not read. Who waits for it is told
     /// that it failed.
-    fn restart_server(&mut self, waiting: &[Token], error: &io::Error) -> io::Result<()> {
+    fn restart_server(&mut self, error: &io::Error) -> io::Result<()> {
         log::error!("listen event=restarted cause={error:?}");
         self.restarts += 1;
         if self.restarts > MAX_RESTARTS {
             return Err(io::Error::other("tiny_http does not read"));
         }
         self.gate.server = Server::open()?;
-        for token in waiting {
-            self.refuse(*token, Refusal::Internal);
+        while let Some(token) = self.in_flight.pop_front() {
+            self.refuse(token, Refusal::Internal);
         }
         Ok(())
     }
