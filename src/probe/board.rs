@@ -273,7 +273,7 @@ impl<A: Asker> Board<A> {
             if state.closed || state.lanes[lane].epoch != epoch {
                 return None;
             }
-            let wait = match state.lanes[lane].next(now) {
+            let wait = match self.next(&state, lane, now) {
                 Ok(what) => return Some((self.begun(&mut state, lane, what, now), what)),
                 Err(wait) => wait,
             };
@@ -290,6 +290,18 @@ impl<A: Asker> Board<A> {
             };
             state.lanes[lane].idle = false;
         }
+    }
+
+    /// Returns what the lane has to do now, or how long to wait. A new login is tried
+    /// beside a connection that is held: without one, who observes logs in anew, and
+    /// may need the last connection that the role has left.
+    fn next(&self, state: &State<A>, lane: usize, now: Instant) -> Result<What, Option<Duration>> {
+        let this = &state.lanes[lane];
+        let node = lane % self.rules.nodes.len();
+        if this.kind == Kind::Login && !state.lanes[node].has_answered() {
+            return Err(None);
+        }
+        this.next(now)
     }
 
     /// Records what has already gone wrong in the observation under way.
@@ -336,8 +348,13 @@ impl<A: Asker> Board<A> {
                 .extend(record.login(node, &self.rules.nodes[node], &seen)),
             Kind::Commit => {}
         }
+        let answered_before = this.has_answered();
         this.take_in(number, seen, under_way.so_far.is_some(), &self.rules);
         if this.kind == Kind::Observe {
+            let logins = 2 * self.rules.nodes.len() + node;
+            if this.has_answered() && !answered_before {
+                self.watchers[logins].notify_one();
+            }
             let known = this.known(now, &self.rules);
             if known.facts().is_some_and(Facts::is_writable_primary) {
                 state.last_primary = Some(node);

@@ -141,7 +141,8 @@ impl Lane {
         })
     }
 
-    fn has_answered(&self) -> bool {
+    /// Says whether its last round trip went through.
+    pub(super) fn has_answered(&self) -> bool {
         self.latest
             .as_ref()
             .is_some_and(|latest| latest.seen.outcome.is_ok())

@@ -610,6 +610,10 @@ fn a_new_login_counts_where_that_is_asked_for() {
         write: false,
     });
     let board = board(&["a"]);
+    let login_is_due = || board.next(&board.lock(), 2, Instant::now() + SOON).is_ok();
+    assert!(!login_is_due(), "the node has not answered yet");
+    meet(&board, 0, primary());
+    assert!(login_is_due());
     for (outcome, expected) in [(standby(), Reason::Ok), (refused(), Reason::Refused)] {
         let number = begin(&board, 2, 0);
         board.publish(2, 0, number, outcome);

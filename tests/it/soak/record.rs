@@ -10,9 +10,9 @@ use super::plot;
 use super::truth::At;
 
 /// Absolute bounds. Memory: the limit of the fault matrix at any time, and what
-/// is typical. Threads: 8 of pgpair's own (the main one, the bouncer, the sweep,
-/// the logger, two lanes a node) and as many that connect, tiny_http's for the
-/// clients, and those of up to three abandoned watchers a lane. Descriptors: a
+/// is typical. Threads: ten of pgpair's own (the gate, the watchdog, the sweep, the
+/// logger, three lanes a node) and as many that connect, tiny_http's one, and
+/// those of up to three abandoned watchers a lane. Descriptors: a
 /// connection a client and up to four a lane, and a dozen that stay.
 const RESIDENT_AT_MOST: u64 = 64 << 20;
 const RESIDENT_TYPICALLY: u64 = 8 << 20;
