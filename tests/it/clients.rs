@@ -647,7 +647,7 @@ fn page_shows_the_pair_in_every_state_and_when_nobody_answers() {
     pair.primary.kill();
     // Its address is silent: for all that is known it takes writes.
     shown("? Unknown · pgpair", MISSED_WITHIN);
-    says(&["Unknown.", "it lacks an answer", "a: no answer."]);
+    says(&["Unknown.", "it lacks an answer", "Not ready"]);
     browser.screenshot("unknown");
 
     pair.standby.promote();
