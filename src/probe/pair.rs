@@ -504,7 +504,7 @@ pub fn strays(known: &[Known<'_>], names: &[String], node: usize) -> Option<&'st
             return None;
         }
     }
-    Some("it streams, but no node of this pair sends to it")
+    Some("no node of this pair sends to it")
 }
 
 /// Says whether the standby may be one of those who stream from a node: what may

@@ -51,8 +51,9 @@ const PATHS: [&str; 30] = [
 /// What a load balancer asks, beside what is told without asking. For every second
 /// [`SPELL`] nothing else is asked: no question is then a reason to look at
 /// replication.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 9] = [
     "/ready",
+    "/ready?write",
     "/primary",
     "/primary",
     "/nodes/b/ready",

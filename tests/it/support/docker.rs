@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -59,9 +59,9 @@ pub fn postgres_image() -> String {
 pub struct Run {
     pid: String,
     network: String,
-    /// The network is 198.18.`subnet`.0/24.
+    /// The network is 198.18.`subnet`.0/23, and `subnet` even.
     subnet: u8,
-    next_host: AtomicU8,
+    next_host: AtomicU16,
     next_name: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ impl Run {
             pid: pid.to_string(),
             network,
             // .1 is the host.
-            next_host: AtomicU8::new(2),
+            next_host: AtomicU16::new(2),
             next_name: AtomicUsize::new(1),
         }
     }
@@ -97,8 +97,9 @@ impl Run {
     /// another's server there.
     pub fn new_address(&self) -> IpAddr {
         let host = self.next_host.fetch_add(1, Ordering::Relaxed);
-        assert!(host < 255, "more than 253 containers in one run");
-        Ipv4Addr::new(198, 18, self.subnet, host).into()
+        assert!(host < 511, "more than 509 containers in one run");
+        let [third, fourth] = host.to_be_bytes();
+        Ipv4Addr::new(198, 18, self.subnet + third, fourth).into()
     }
 
     /// Returns a name for a container or an image that nothing else has.
@@ -169,8 +170,8 @@ fn make_network(name: &str, pid: u32) -> u8 {
     let label = format!("{LABEL}={pid}");
     let mut said = String::new();
     for turn in 0..20 {
-        let subnet = ((pid + turn * 13) % 256) as u8;
-        let range = format!("198.18.{subnet}.0/24");
+        let subnet = ((pid + turn * 13) % 128 * 2) as u8;
+        let range = format!("198.18.{subnet}.0/23");
         let made = try_docker(
             &[
                 "network", "create", "--subnet", &range, "--label", &label, name,
