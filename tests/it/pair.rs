@@ -75,8 +75,8 @@ fn what_cannot_be_done_is_refused_and_nothing_is_touched(pair: &Deployment) {
     pair.is_told(&["switchover", "c"], 2, &["no node \"c\"", "a and b"]);
     pair.is_told(&["rejoin", "a"], 3, &["refused: a is the primary"]);
     pair.is_told(&["failover"], 3, &["answers", "pgpair switchover"]);
-    // The engine is this host's, whatever the caller has exported; without a client
-    // nobody asks it.
+    // The engine is this host's, whatever the caller has exported; it is asked
+    // through its client, which has to be there.
     let plan = process::run(
         pair.pgpair(&["switchover", "--dry-run"])
             .env("DOCKER_HOST", "unix:///nonexistent"),

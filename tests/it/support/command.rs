@@ -112,7 +112,8 @@ impl Deployment {
 
 /// Returns a program that the kernel kills when the thread that starts it ends.
 pub fn dies_with_us(program: String) -> Command {
-    let mut command = Command::new("setpriv");
+    // Found whatever PATH the program gets.
+    let mut command = Command::new("/usr/bin/setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }

@@ -107,9 +107,10 @@ new_certificate() {
         die "$(cat "$work/said")"
 }
 
+# Not by `docker kill --signal HUP`: Docker takes any signal for a stop, and would not start the container with the host any more.
 take_up() {
     if [ "$(docker inspect --format '{{.State.Running}}' "$prefix-$1" 2>/dev/null)" = true ]; then
-        docker kill --signal HUP "$prefix-$1" >/dev/null
+        docker exec "$prefix-$1" sh -c 'kill -HUP 1'
     fi
 }
 
