@@ -160,7 +160,7 @@ impl Reply {
             [
                 "Content-Security-Policy: ",
                 rules,
-                "\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+                "\r\nReferrer-Policy: no-referrer\r\n",
             ]
         });
         let body = match framing.body {
@@ -173,7 +173,9 @@ impl Reply {
             status_line(self.status),
             "\r\nServer: pgpair\r\nDate: ",
             date,
-            "\r\nCache-Control: no-store\r\nContent-Type: ",
+            // No page of somebody else's reads this, whatever it takes it for.
+            "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Cross-Origin-Resource-Policy: same-origin\r\nContent-Type: ",
             self.content_type,
             "\r\nContent-Length: ",
             &length.to_string(),
@@ -295,8 +297,9 @@ mod tests {
         };
         let said = reply.put_together(framing, "today");
         let expected = "HTTP/1.0 503 Service Unavailable\r\nServer: pgpair\r\nDate: today\r\n\
-            Cache-Control: no-store\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\
-            Content-Security-Policy: default-src 'none'\r\nX-Content-Type-Options: nosniff\r\n\
+            Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+            Cross-Origin-Resource-Policy: same-origin\r\nContent-Type: text/html\r\n\
+            Content-Length: 0\r\nContent-Security-Policy: default-src 'none'\r\n\
             Referrer-Policy: no-referrer\r\nAllow: GET, HEAD, OPTIONS\r\nRetry-After: 1\r\n\
             Connection: keep-alive\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&said), expected);

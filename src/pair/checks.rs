@@ -1,6 +1,7 @@
 //! What would hold up the stop of a primary, or be ended by it: looked for and
 //! named before anything is stopped.
 
+use std::io;
 use std::time::Duration;
 
 use super::disk;
@@ -107,23 +108,24 @@ pub fn sender_of_standby(pair: &Pair, from: Node) -> Option<u32> {
         pair.layout.slot(from.other())
     );
     let inner: u32 = pair.value(from, &sql).ok()?.parse().ok()?;
-    let mut pids = disk::processes_in(&pair.layout.pgdata(from)).into_iter();
+    let mut pids = pair.processes(from).ok()?.into_iter();
     pids.find(|pid| process_table::inner_pid(*pid) == Some(inner))
 }
 
 /// Has the new primary archive what the old one has not: it takes all that it has
 /// received for archived. Best effort, as writes go on there already.
 pub fn hand_archiving_over(pair: &Pair, from: Node, to: Node) {
-    let wal = |node| pair.layout.pgdata(node).join("pg_wal");
-    let status = std::fs::read_dir(wal(from).join("archive_status"));
-    let names = status.into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let name = name.strip_suffix(".ready")?.to_owned();
-        let plain = |c: char| c.is_ascii_hexdigit();
-        let segment = name.len() == 24 && name.chars().all(plain);
-        (segment && wal(to).join(&name).exists()).then_some(name)
-    });
+    let names = match not_archived(pair, from, to) {
+        Ok(names) => names,
+        Err(error) => {
+            pair.say(&format!(
+                "it cannot be seen what {from} has not archived ({error})"
+            ));
+            return;
+        }
+    };
     let statements: Vec<String> = names
+        .iter()
         .map(|name| {
             format!(
                 "COPY (SELECT WHERE false) TO '{MOUNT}/pgdata/pg_wal/archive_status/{name}.ready'"
@@ -143,6 +145,29 @@ pub fn hand_archiving_over(pair: &Pair, from: Node, to: Node) {
         Ok(_) => format!("{to} archives {files} files that {from} had not archived yet"),
         Err(error) => format!("{from} has not archived {files} files, and {to} does not: {error}"),
     });
+}
+
+/// Lists the segments that a node has not archived and the other has too.
+fn not_archived(pair: &Pair, from: Node, to: Node) -> io::Result<Vec<String>> {
+    let ready = disk::in_pgdata(&pair.layout, from, |pgdata| {
+        let wal = pgdata.folder("pg_wal")?;
+        let status = wal.map(|wal| wal.folder("archive_status")).transpose()?;
+        status.flatten().map_or(Ok(Vec::new()), |status| {
+            status.names(|name| {
+                let name = name.strip_suffix(".ready")?;
+                let segment = name.len() == 24 && name.chars().all(|c| c.is_ascii_hexdigit());
+                segment.then(|| name.to_owned())
+            })
+        })
+    })?;
+    let mut names = ready.unwrap_or_default();
+    let there = disk::in_pgdata(&pair.layout, to, |pgdata| {
+        if let Some(wal) = pgdata.folder("pg_wal")? {
+            names.retain(|name| wal.size_of(name).is_some());
+        }
+        Ok(names)
+    })?;
+    Ok(there.unwrap_or_default())
 }
 
 fn cell(row: &Row, index: usize) -> &str {
@@ -175,7 +200,7 @@ fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Trouble> {
 /// Refuses a node of which a process is stopped by a signal: it would neither
 /// end nor go on.
 fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
-    let mut pids = disk::processes_in(&pair.layout.pgdata(node));
+    let mut pids = pair.processes(node)?;
     pids.retain(|pid| process_table::read(*pid).is_some_and(|it| it.frozen));
     if pids.is_empty() {
         return Ok(());
@@ -188,7 +213,7 @@ fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
 /// Refuses a primary of which a backend runs a program (COPY … PROGRAM, or a
 /// function): the stop would have to crash it. The archiver's does not matter.
 fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Trouble> {
-    let pids = disk::processes_in(&pair.layout.pgdata(node));
+    let pids = pair.processes(node)?;
     let parent = |pid: u32| process_table::parent_of(pid).filter(|parent| pids.contains(parent));
     let main = pids.iter().find(|pid| parent(**pid).is_none());
     let server = main.and_then(|pid| process_table::name_of(*pid));

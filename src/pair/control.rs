@@ -3,10 +3,13 @@
 //! half a second later, and that half second is in the write gap.
 
 use std::fmt;
-use std::path::Path;
-use std::{fs, io};
+use std::io;
 
+use super::data_dir::Folder;
 use crate::probe::lsn::Lsn;
+
+/// What is read of it; PostgreSQL writes 296 bytes.
+const BYTES: u64 = 512;
 
 /// Versions of the control file whose beginning is known: PostgreSQL 12, 13 to
 /// 16, 17, and 18.
@@ -41,22 +44,24 @@ pub struct Control {
 /// Why a control file says nothing.
 #[derive(Debug)]
 pub enum ControlError {
+    /// The data itself cannot be opened.
+    NoData(io::Error),
     /// It cannot be read.
     Unreadable(io::Error),
     /// It is shorter than a control file.
     Short,
-    /// It is of another PostgreSQL than those known.
-    Unknown(u32),
+    /// It is damaged, or of another PostgreSQL than those known.
+    Unknown,
 }
 
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ControlError::NoData(error) => write!(f, "{error}"),
             ControlError::Unreadable(error) => write!(f, "global/pg_control: {error}"),
             ControlError::Short => f.write_str("global/pg_control is damaged"),
-            ControlError::Unknown(version) => write!(
-                f,
-                "global/pg_control has version {version}, which this pgpair does not know"
+            ControlError::Unknown => f.write_str(
+                "global/pg_control is damaged, or of a PostgreSQL that this pgpair does not know",
             ),
         }
     }
@@ -69,9 +74,14 @@ impl std::error::Error for ControlError {}
 /// # Errors
 ///
 /// Fails if it cannot be read, or is not of a known version.
-pub fn read(pgdata: &Path) -> Result<Control, ControlError> {
-    let bytes = fs::read(pgdata.join("global/pg_control")).map_err(ControlError::Unreadable)?;
-    parse(&bytes)
+pub fn read(pgdata: &Folder) -> Result<Control, ControlError> {
+    let bytes = pgdata.folder("global").and_then(|global| {
+        let bytes = global.and_then(|global| global.read("pg_control", BYTES).transpose());
+        bytes
+            .transpose()?
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    });
+    parse(&bytes.map_err(ControlError::Unreadable)?)
 }
 
 /// Parses the beginning of `ControlFileData`, which is in the machine's own
@@ -80,7 +90,7 @@ pub fn read(pgdata: &Path) -> Result<Control, ControlError> {
 fn parse(bytes: &[u8]) -> Result<Control, ControlError> {
     let version = word(bytes, 8)?;
     if !KNOWN_VERSIONS.contains(&version) {
-        return Err(ControlError::Unknown(version));
+        return Err(ControlError::Unknown);
     }
     Ok(Control {
         system: long(bytes, 0)?,
@@ -145,10 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_short_or_unknown_says_nothing() {
-        assert!(matches!(
-            parse(&file(1900, 1)),
-            Err(ControlError::Unknown(1900))
-        ));
+        assert!(matches!(parse(&file(1900, 1)), Err(ControlError::Unknown)));
         let whole = file(1300, 1);
         for length in 0..whole.len() {
             assert!(parse(&whole[..length]).is_err(), "{length}");

@@ -2,14 +2,13 @@
 //! in the data. PostgreSQL's own `standby.signal` is the only state.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
 use super::control::{self, Control, ControlError};
-use super::layout::{Layout, Node};
+use super::data_dir::{DataDir, Folder, Place};
+use super::layout::{Layout, Node, PGDATA};
 use super::trouble::{Trouble, refused};
 
 /// What has this file in its data is a standby: the fence.
@@ -22,8 +21,12 @@ pub struct NodeDisk {
     pub pgdata: PathBuf,
     /// Where the data should be, there is nothing.
     pub empty: bool,
-    /// `standby.signal` is there: it cannot take a write, whoever starts it.
+    /// `standby.signal` is there, a file and not a link: it cannot take a write,
+    /// whoever starts it.
     pub fenced: bool,
+    /// What its server says of itself in its lock file: `starting`, `ready`,
+    /// `standby` or `stopping`.
+    pub status: Option<String>,
     control: Result<Control, ControlError>,
 }
 
@@ -31,15 +34,28 @@ impl NodeDisk {
     /// Reads a node's disk.
     pub fn read(layout: &Layout, node: Node) -> NodeDisk {
         let pgdata = layout.pgdata(node);
-        let empty = fs::read_dir(&pgdata).map_or_else(
-            |error| error.kind() == ErrorKind::NotFound,
-            |mut files| files.next().is_none(),
-        );
+        let read = in_pgdata(layout, node, |folder| {
+            let is_empty = folder.is_empty()?;
+            Ok(NodeDisk {
+                pgdata: pgdata.clone(),
+                empty: is_empty,
+                fenced: folder.has_file(SIGNAL)?,
+                status: postmaster_status(folder),
+                control: control::read(folder),
+            })
+        });
+        // Only what is really not there is nothing.
+        let (empty, error) = match read {
+            Ok(Some(disk)) => return disk,
+            Ok(None) => (true, ErrorKind::NotFound.into()),
+            Err(error) => (false, error),
+        };
         NodeDisk {
-            empty,
-            fenced: pgdata.join(SIGNAL).exists(),
-            control: control::read(&pgdata),
             pgdata,
+            empty,
+            fenced: false,
+            status: None,
+            control: Err(ControlError::NoData(error)),
         }
     }
 
@@ -152,32 +168,78 @@ pub fn is_the_pairs(layout: &Layout) -> Result<(), Trouble> {
     }
 }
 
-/// Makes certain that a node cannot take a write, whoever starts it.
+/// Works in a node's folder above its data; nothing if there is none.
+///
+/// # Errors
+///
+/// Fails as the work does, or if it is no folder.
+pub fn in_data<T: Send>(
+    layout: &Layout,
+    node: Node,
+    work: impl FnOnce(&Folder) -> io::Result<T> + Send,
+) -> io::Result<Option<T>> {
+    match DataDir::open(&layout.data(node)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened?.enter(work).map(Some),
+    }
+}
+
+/// As [`in_data`], in the node's PGDATA.
+///
+/// # Errors
+///
+/// As [`in_data`].
+pub fn in_pgdata<T: Send>(
+    layout: &Layout,
+    node: Node,
+    work: impl FnOnce(&Folder) -> io::Result<T> + Send,
+) -> io::Result<Option<T>> {
+    let worked = in_data(layout, node, |data| {
+        let pgdata = data.folder(PGDATA)?;
+        pgdata.map(|pgdata| work(&pgdata)).transpose()
+    });
+    Ok(worked?.flatten())
+}
+
+/// Returns which folder a node's PGDATA is now; nothing if there is none.
+///
+/// # Errors
+///
+/// Fails if it is no folder.
+pub fn place_of(layout: &Layout, node: Node) -> io::Result<Option<Place>> {
+    in_pgdata(layout, node, Folder::place)
+}
+
+/// Makes certain that a node's data cannot take a write, whoever starts it. Returns
+/// which folder that is; nothing if there is no data.
 ///
 /// # Errors
 ///
 /// Fails if it cannot be written for good.
-pub fn fence(pgdata: &Path) -> io::Result<()> {
-    let owner = fs::metadata(pgdata)?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(pgdata.join(SIGNAL))?;
-    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    file.sync_all()?;
-    sync_folder(pgdata)
+pub fn fence(layout: &Layout, node: Node) -> io::Result<Option<Place>> {
+    in_pgdata(layout, node, |pgdata| {
+        fence_in(pgdata)?;
+        pgdata.place()
+    })
+}
+
+/// As [`fence`], in this folder.
+///
+/// # Errors
+///
+/// As [`fence`].
+pub fn fence_in(pgdata: &Folder) -> io::Result<()> {
+    pgdata.put_empty(SIGNAL)
 }
 
 /// Takes the fence away.
 ///
 /// # Errors
 ///
-/// Fails if it cannot be removed for good.
-pub fn unfence(pgdata: &Path) -> io::Result<()> {
-    absent(fs::remove_file(pgdata.join(SIGNAL)))?;
-    sync_folder(pgdata)
+/// Fails if it cannot be removed for good, and without data.
+pub fn unfence(layout: &Layout, node: Node) -> io::Result<()> {
+    let done = in_pgdata(layout, node, |pgdata| pgdata.take_away(SIGNAL))?;
+    done.ok_or_else(|| ErrorKind::NotFound.into())
 }
 
 /// Takes what is already gone for removed.
@@ -217,80 +279,15 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Returns the processes that work in a node's data. Every process of
-/// PostgreSQL has it as its working directory, in whatever container it is and
-/// whatever Docker thinks.
-pub fn processes_in(pgdata: &Path) -> Vec<u32> {
-    let Ok(place) = fs::metadata(pgdata) else {
-        return Vec::new();
-    };
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let works_there = |pid: &u32| {
-        let cwd = fs::metadata(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| (cwd.dev(), cwd.ino()) == (place.dev(), place.ino()))
-    };
-    pids.filter(works_there).collect()
-}
-
-/// Sends a signal to processes that work in a node's data, and to nobody who has
-/// come to have their number. What is gone is no error.
-pub fn signal(pgdata: &Path, pids: &[u32], signal: Signal) {
-    for pid in pids {
-        let number = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-        let held = number.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        // The descriptor is of whoever has the number now.
-        if let Some(held) = held
-            && processes_in(pgdata).contains(pid)
-        {
-            let _ = pidfd_send_signal(held, signal);
-        }
-    }
-}
-
-/// Returns what a server says of itself in its lock file: `starting`, `ready`,
-/// `standby` or `stopping`.
-pub fn postmaster_status(pgdata: &Path) -> Option<String> {
-    let mut text = String::new();
-    let mut open = OpenOptions::new();
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let open = open.read(true).custom_flags(flags);
-    let file = open.open(pgdata.join("postmaster.pid")).ok()?;
-    file.take(1024).read_to_string(&mut text).ok()?;
+fn postmaster_status(pgdata: &Folder) -> Option<String> {
+    let bytes = pgdata.read("postmaster.pid", 1024).ok()??;
+    let text = String::from_utf8(bytes).ok()?;
     text.lines().nth(7).map(|line| line.trim().to_owned())
-}
-
-/// Returns the bytes that are free where `path` is.
-///
-/// # Errors
-///
-/// Fails if the file system cannot be asked.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let about = rustix::fs::statvfs(path)?;
-    Ok(about.f_bavail * about.f_frsize)
-}
-
-/// Returns the bytes that the files below `path` take; what vanishes meanwhile
-/// does not count.
-pub fn used_bytes(path: &Path) -> u64 {
-    let Ok(about) = fs::symlink_metadata(path) else {
-        return 0;
-    };
-    // In units of 512 bytes, whatever the file system's own.
-    let own = about.blocks() * 512;
-    if !about.is_dir() {
-        return own;
-    }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    own + entries.map(|entry| used_bytes(&entry.path())).sum::<u64>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
 
     /// A pair's folder in which each node has this: nothing, data, or data with
     /// the fence.
@@ -309,7 +306,7 @@ mod tests {
             control[8..12].copy_from_slice(&1300_u32.to_ne_bytes());
             fs::write(pgdata.join("global/pg_control"), control).expect("writes");
             if state == "fenced" {
-                fence(&pgdata).expect("fences");
+                fence(&layout, node).expect("fences");
             }
         }
         (folder, layout)
@@ -371,13 +368,12 @@ mod tests {
     #[test]
     fn the_fence_comes_and_goes_as_often_as_one_likes() {
         let (_folder, layout) = pair("data", "fenced");
-        let pgdata = layout.pgdata(Node::A);
         for _ in 0..2 {
-            fence(&pgdata).expect("fences");
+            fence(&layout, Node::A).expect("fences");
             assert!(NodeDisk::read(&layout, Node::A).fenced);
         }
         for _ in 0..2 {
-            unfence(&pgdata).expect("takes it away");
+            unfence(&layout, Node::A).expect("takes it away");
             assert!(!NodeDisk::read(&layout, Node::A).fenced);
         }
     }
@@ -394,21 +390,5 @@ mod tests {
         replace(&memory, b"memory", 0o600).expect("writes");
         assert_eq!(fs::read(&pause).expect("reads"), b"pause");
         assert_eq!(fs::read(&memory).expect("reads"), b"memory");
-    }
-
-    #[test]
-    fn who_works_in_the_data_is_seen() {
-        let (_folder, layout) = pair("data", "fenced");
-        let pgdata = layout.pgdata(Node::A);
-        assert_eq!(processes_in(&pgdata), [0; 0]);
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .current_dir(&pgdata)
-            .spawn()
-            .expect("sleep runs");
-        assert_eq!(processes_in(&pgdata), [child.id()]);
-        child.kill().expect("it is ours");
-        child.wait().expect("it is ours");
-        assert_eq!(processes_in(&pgdata), [0; 0]);
     }
 }

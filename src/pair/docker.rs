@@ -47,6 +47,8 @@ impl std::error::Error for DockerError {}
 /// What Docker says of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
+    /// Its id, of 64 hexadecimal digits.
+    pub id: String,
     /// `running`, `paused`, `restarting`, `exited`, `dead`, `created`.
     pub status: String,
     /// It has a first process; also when that is frozen.
@@ -64,15 +66,17 @@ pub struct Container {
 }
 
 /// Has `docker inspect` print what [`parse`] reads.
-const FORMAT: &str = "--format={{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.State.Pid}}|{{.Image}}\
+const FORMAT: &str = "--format={{.Id}}|{{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.State.Pid}}|{{.Image}}\
     |{{.HostConfig.Memory}}|{{index .Config.Labels \"org.pgpair.project\"}}";
 
 fn parse(line: &str) -> Option<Container> {
     let cells: Vec<&str> = line.split('|').collect();
-    let [status, running, paused, pid, image, memory, pair] = cells[..] else {
+    let [id, status, running, paused, pid, image, memory, pair] = cells[..] else {
         return None;
     };
-    Some(Container {
+    let whole = id.len() == 64 && id.chars().all(|c| c.is_ascii_hexdigit());
+    whole.then_some(Container {
+        id: id.to_owned(),
         status: status.to_owned(),
         running: running == "true",
         paused: paused == "true",
@@ -289,18 +293,22 @@ mod tests {
 
     #[test]
     fn what_docker_prints_is_read() {
-        let container = parse("paused|true|true|77|sha256:ab|268435456|p").expect("six cells");
+        let id = "0123456789abcdef".repeat(4);
+        let with_id = |rest: &str| parse(&format!("{id}|{rest}"));
+        let container = with_id("paused|true|true|77|sha256:ab|268435456|p").expect("seven cells");
+        assert_eq!(container.id, id);
         assert_eq!(
             (container.status.as_str(), container.pair.as_str()),
             ("paused", "p")
         );
         assert!(container.running && container.paused && container.pid == 77);
         assert_eq!(container.memory_bytes, Some(256 << 20));
-        let container = parse("exited|false|false|0|sha256:ab|0|").expect("six cells");
+        let container = with_id("exited|false|false|0|sha256:ab|0|").expect("seven cells");
         assert!(!container.running && container.pair.is_empty());
         assert_eq!(container.memory_bytes, None);
         for garbled in ["", "exited|false", "exited|false|false|0|x|much|p"] {
-            assert_eq!(parse(garbled), None, "{garbled:?}");
+            assert_eq!(with_id(garbled), None, "{garbled:?}");
         }
+        assert_eq!(parse("|exited|false|false|0|sha256:ab|0|"), None, "no id");
     }
 }

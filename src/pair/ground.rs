@@ -2,21 +2,23 @@
 //! what every command does with them.
 
 use std::io::{self, Write};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::control::Ended;
+use super::data_dir::Place;
 use super::disk::{self, NodeDisk};
 use super::docker::{self, Container, DockerError};
 use super::layout::{Layout, Node};
-use super::process_table;
+use super::process_table::{self, Whose};
 use super::sql::{Server, SqlError};
 use super::trouble::{Trouble, failed, refused};
 use crate::probe::lsn::Lsn;
-use crate::threads;
+use crate::threads::{self, lock};
 
 /// Longest for a question to a server that is well.
 pub const SQL_AT_MOST: Duration = Duration::from_secs(5);
@@ -67,6 +69,8 @@ pub struct Pair {
     pub layout: Layout,
     began: Instant,
     quiet: bool,
+    /// The ids of the nodes' containers, as they were last seen.
+    containers: Mutex<[Option<String>; 2]>,
 }
 
 /// How a node is brought to an end.
@@ -87,6 +91,7 @@ impl Pair {
             layout,
             began: Instant::now(),
             quiet,
+            containers: Mutex::default(),
         }
     }
 
@@ -105,7 +110,7 @@ impl Pair {
 
     /// Returns a node's server.
     pub fn server(&self, node: Node) -> Server {
-        Server::at(self.layout.run(node))
+        Server::of(&self.layout, node)
     }
 
     /// Asks a node for one value.
@@ -154,11 +159,75 @@ impl Pair {
                 "the container {name} is not this pair's: rename or remove it"
             )));
         }
+        if let Some(container) = &found {
+            lock(&self.containers)[node.index()] = Some(container.id.clone());
+        }
         Ok(found)
     }
 
+    /// Takes note of which container a node has. Where Docker does not tell, it is
+    /// the one that was seen last.
+    fn know_container(&self, node: Node) {
+        if let Err(trouble) = self.container_if_any(node) {
+            log::warn!("container node={node} cause={:?}", trouble.to_string());
+        }
+    }
+
+    /// Lists the processes that work in a node's data.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that cannot be told: somebody may.
+    pub fn processes(&self, node: Node) -> Result<Vec<u32>, Trouble> {
+        self.look(node, None)
+    }
+
+    /// Lists the processes that work in a node's data, or in its container.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pair::processes`].
+    pub fn at_work(&self, node: Node) -> Result<Vec<u32>, Trouble> {
+        let container = lock(&self.containers)[node.index()].clone();
+        self.look(node, container)
+    }
+
+    fn look(&self, node: Node, container: Option<String>) -> Result<Vec<u32>, Trouble> {
+        let place = self.place_of(node)?;
+        process_table::at_work(Whose { place, container }).ok_or_else(|| {
+            failed(format!(
+                "it cannot be seen in time who works for {node}: a file system may be dead"
+            ))
+        })
+    }
+
+    fn place_of(&self, node: Node) -> Result<Option<Place>, Trouble> {
+        disk::place_of(&self.layout, node)
+            .map_err(|error| failed(format!("{}: {error}", self.layout.pgdata(node).display())))
+    }
+
+    /// Sends a signal to processes that are at work for a node, and to nobody who
+    /// has come to have their number. What is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pair::processes`].
+    pub fn signal(&self, node: Node, pids: &[u32], signal: Signal) -> Result<(), Trouble> {
+        let hold = |pid: &u32| {
+            let number = i32::try_from(*pid).ok().and_then(Pid::from_raw)?;
+            Some((*pid, pidfd_open(number, PidfdFlags::empty()).ok()?))
+        };
+        let held: Vec<_> = pids.iter().filter_map(hold).collect();
+        // A descriptor is of whoever had the number then.
+        let still = self.at_work(node)?;
+        for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+            let _ = pidfd_send_signal(process, signal);
+        }
+        Ok(())
+    }
+
     /// Says whether nothing of a node is at work any more: by Docker, and by the
-    /// processes that work in its data.
+    /// processes that work in its data or its container.
     ///
     /// # Errors
     ///
@@ -166,7 +235,7 @@ impl Pair {
     pub fn is_down(&self, node: Node) -> Result<bool, Trouble> {
         let container = self.container_if_any(node)?;
         let runs = container.is_some_and(|container| container.running);
-        Ok(!runs && disk::processes_in(&self.layout.pgdata(node)).is_empty())
+        Ok(!runs && self.at_work(node)?.is_empty())
     }
 
     /// Stops a node and sees that it is down.
@@ -189,18 +258,19 @@ impl Pair {
     ///
     /// Fails if it cannot be stopped, or the fence not written.
     pub fn stop_and_fence(&self, node: Node, how: Stop) -> Result<Stopping, Trouble> {
-        let pgdata = self.layout.pgdata(node);
+        self.know_container(node);
+        let place = self.place_of(node)?;
         for _ in 0..STOP_TRIES {
             // One that must go has its fence first: nothing can revive it as a
             // primary. One that is well keeps its right until it has stopped.
             if how == Stop::Now {
-                self.fence(node)?;
+                self.fence(node, place)?;
             }
             let mut stopping = Stopping::begin(self.layout.container(node), how)?;
             self.nobody_is_at_work(node, &mut stopping)?;
-            self.fence(node)?;
+            self.fence(node, place)?;
             // Between the two somebody may have started it as a primary.
-            if disk::processes_in(&pgdata).is_empty() {
+            if self.at_work(node)?.is_empty() {
                 return Ok(stopping);
             }
             stopping.end()?;
@@ -223,12 +293,15 @@ impl Pair {
         node: Node,
         sender: Option<u32>,
     ) -> Result<ShutDown, Trouble> {
+        self.know_container(node);
+        let place = self.place_of(node)?;
         let mut stopping = Stopping::begin(self.layout.container(node), Stop::Gently)?;
         let shut_down = self.is_shut_down(node, sender, &mut stopping);
-        let fenced = shut_down.and_then(|end| self.fence(node).map(|()| end));
+        let fenced = shut_down.and_then(|end| self.fence(node, place).map(|()| end));
         match fenced {
             Ok(end) => Ok(ShutDown {
                 end,
+                place,
                 fenced_at: Instant::now(),
                 stopping,
             }),
@@ -250,18 +323,17 @@ impl Pair {
         sender: Option<u32>,
         stopping: &mut Stopping,
     ) -> Result<Lsn, Trouble> {
-        let pgdata = self.layout.pgdata(node);
         let began = Instant::now();
         let limit = began + SHUT_DOWN_AT_MOST;
         loop {
-            let pids = disk::processes_in(&pgdata);
+            let pids = self.processes(node)?;
             if sender.is_some() && began.elapsed() > SENDERS_AT_MOST {
                 // One whose receiver takes nothing holds up the last checkpoint.
                 let others = |pid: &u32| {
                     sender != Some(*pid) && process_table::title_of(*pid).contains("walsender")
                 };
                 let others: Vec<u32> = pids.iter().copied().filter(others).collect();
-                disk::signal(&pgdata, &others, Signal::TERM);
+                self.signal(node, &others, Signal::TERM)?;
             }
             let control = NodeDisk::read(&self.layout, node).control()?;
             if control.ended == Ended::ShutDown {
@@ -298,48 +370,51 @@ impl Pair {
         let since = shut_down.fenced_at;
         let left = || self.at_work_since_before(node, since);
         let limit = Instant::now() + LEFT_AT_MOST;
-        while !left().is_empty() && Instant::now() < limit {
+        while !left()?.is_empty() && Instant::now() < limit {
             thread::sleep(LOOK_EVERY);
         }
-        let pids = left();
+        let pids = left()?;
         if !pids.is_empty() {
             self.say(&format!(
                 "killing what is left of {node}: the processes {pids:?} wait for others"
             ));
         }
         let limit = Instant::now() + KILL_AT_MOST;
-        while !left().is_empty() {
-            disk::signal(&self.layout.pgdata(node), &left(), Signal::KILL);
+        loop {
+            let pids = left()?;
+            if pids.is_empty() {
+                break;
+            }
+            self.signal(node, &pids, Signal::KILL)?;
             if Instant::now() > limit {
                 return Err(failed(format!(
-                    "processes {:?} of {node} cannot be killed",
-                    left()
+                    "processes {pids:?} of {node} cannot be killed"
                 )));
             }
             thread::sleep(LOOK_EVERY);
         }
         let disk = NodeDisk::read(&self.layout, node);
-        match disk.control()?.ended {
-            Ended::InProduction => {
-                Err(failed(format!("{node} was started again by somebody else")))
-            }
-            _ if !disk.fenced => Err(failed(format!("{node} has lost its fence"))),
-            _ => Ok(()),
+        if disk.control()?.ended == Ended::InProduction {
+            return Err(failed(format!("{node} was started again by somebody else")));
         }
+        // What was at work until now may have taken it away.
+        self.fence(node, shut_down.place)
     }
 
     /// Says whether a node's server runs, and is no primary that takes sessions: it
     /// starts, stops, or is a standby.
     pub fn is_no_primary(&self, node: Node) -> bool {
-        let pgdata = self.layout.pgdata(node);
-        let runs = !disk::processes_in(&pgdata).is_empty();
-        runs && disk::postmaster_status(&pgdata).is_some_and(|status| status != "ready")
+        let runs = self.processes(node).is_ok_and(|pids| !pids.is_empty());
+        let status = || NodeDisk::read(&self.layout, node).status;
+        runs && status().is_some_and(|status| status != "ready")
     }
 
-    /// Kills whatever works in a node's data.
+    /// Kills whatever works in a node's data, if that can be seen.
     pub fn kill_what_is_left(&self, node: Node) {
-        let pgdata = self.layout.pgdata(node);
-        disk::signal(&pgdata, &disk::processes_in(&pgdata), Signal::KILL);
+        let left = self.processes(node);
+        if let Err(trouble) = left.and_then(|pids| self.signal(node, &pids, Signal::KILL)) {
+            log::warn!("not_killed node={node} cause={:?}", trouble.to_string());
+        }
     }
 
     /// Kills what works in a node's data now; what is started after it does not
@@ -355,38 +430,37 @@ impl Pair {
         let mut stopping = Stopping::begin(container, Stop::Now)?;
         let limit = since + KILL_AT_MOST;
         loop {
-            let left = self.at_work_since_before(node, since);
+            let left = self.at_work_since_before(node, since)?;
             if left.is_empty() {
                 break;
             }
             if Instant::now() > limit {
                 return Err(failed(format!("processes {left:?} of {node} do not end")));
             }
-            disk::signal(&self.layout.pgdata(node), &left, Signal::KILL);
+            self.signal(node, &left, Signal::KILL)?;
             thread::sleep(LOOK_EVERY);
         }
         stopping.end_within(KILL_AT_MOST);
         Ok(())
     }
 
-    /// Lists the processes in a node's data that are older than `since`.
-    fn at_work_since_before(&self, node: Node, since: Instant) -> Vec<u32> {
+    /// Lists the processes of a node that are older than `since`.
+    fn at_work_since_before(&self, node: Node, since: Instant) -> Result<Vec<u32>, Trouble> {
         // The kernel tells a process's age in hundredths of a second.
         let margin = Duration::from_millis(50);
-        let mut pids = disk::processes_in(&self.layout.pgdata(node));
+        let mut pids = self.at_work(node)?;
         pids.retain(|pid| {
             process_table::age_of(*pid).is_some_and(|age| age + margin > since.elapsed())
         });
-        pids
+        Ok(pids)
     }
 
     /// Waits until no process works in a node's data.
     fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Trouble> {
-        let pgdata = self.layout.pgdata(node);
         let limit = Instant::now() + STOP_GENTLY + KILL_AT_MOST;
         loop {
             let done = stopping.outcome();
-            let pids = disk::processes_in(&pgdata);
+            let pids = self.at_work(node)?;
             match done {
                 _ if pids.is_empty() => return Ok(()),
                 None if Instant::now() < limit => thread::sleep(LOOK_EVERY),
@@ -404,11 +478,19 @@ impl Pair {
         }
     }
 
-    fn fence(&self, node: Node) -> Result<(), Trouble> {
+    /// Fences a node, and sees that this is still the data that it had before:
+    /// `place`. Without data there is nothing that could take a write.
+    fn fence(&self, node: Node, place: Option<Place>) -> Result<(), Trouble> {
         let pgdata = self.layout.pgdata(node);
-        // Without data there is nothing that could take a write.
-        disk::absent(disk::fence(&pgdata))
-            .map_err(|error| failed(format!("cannot fence {}: {error}", pgdata.display())))
+        let fenced = disk::fence(&self.layout, node)
+            .map_err(|error| failed(format!("cannot fence {}: {error}", pgdata.display())))?;
+        if fenced == place && self.place_of(node)? == place {
+            return Ok(());
+        }
+        Err(failed(format!(
+            "{} was put in another's place while {node} was stopped",
+            pgdata.display()
+        )))
     }
 
     /// Takes the fence from a node.
@@ -418,7 +500,7 @@ impl Pair {
     /// Fails if the disk does not let it.
     pub fn unfence(&self, node: Node) -> Result<(), Trouble> {
         let pgdata = self.layout.pgdata(node);
-        disk::unfence(&pgdata)
+        disk::unfence(&self.layout, node)
             .map_err(|error| failed(format!("cannot unfence {}: {error}", pgdata.display())))
     }
 
@@ -482,6 +564,7 @@ impl Pair {
 pub struct ShutDown {
     /// Where its last record begins.
     pub end: Lsn,
+    place: Option<Place>,
     fenced_at: Instant,
     /// Docker may still be busy with its container.
     pub stopping: Stopping,

@@ -25,6 +25,14 @@ impl Node {
         }
     }
 
+    /// Returns the node's place in a list of both.
+    pub fn index(self) -> usize {
+        match self {
+            Node::A => 0,
+            Node::B => 1,
+        }
+    }
+
     /// Returns the other node of the pair.
     pub fn other(self) -> Node {
         match self {
@@ -59,6 +67,9 @@ pub struct Layout {
     /// The folder of all that the pair has on the host.
     pub root: PathBuf,
 }
+
+/// The folder of PostgreSQL's data, below a node's own.
+pub const PGDATA: &str = "pgdata";
 
 /// PostgreSQL's data inside the containers is one level below this.
 pub const MOUNT: &str = "/var/lib/postgresql/data";
@@ -120,7 +131,7 @@ impl Layout {
 
     /// Returns a node's PGDATA.
     pub fn pgdata(&self, node: Node) -> PathBuf {
-        self.data(node).join("pgdata")
+        self.data(node).join(PGDATA)
     }
 
     /// Returns the folder of a node's Unix socket.

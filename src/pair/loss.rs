@@ -9,10 +9,9 @@ use super::disk::NodeDisk;
 use super::ground::{Pair, Stop};
 use super::journal::Move;
 use super::layout::Node;
-use super::rejoin::highest_history;
 use super::trouble::{Trouble, failed, refused};
 use super::wal;
-use super::{disk, process_table, sync};
+use super::{process_table, sync};
 use crate::probe::lsn::Lsn;
 
 /// The standby has replayed all that it received when it gets no further for
@@ -114,16 +113,18 @@ fn missing(pair: &Pair, there: &Move) -> Result<Missing, Trouble> {
     };
     let start = end_of_replay(pair, there.to, limit)?;
     let disk = NodeDisk::read(&pair.layout, there.from);
-    let folder = disk.pgdata.join("pg_wal");
     let Ok(control) = disk.control() else {
         return Ok(Missing::Unknown(format!(
             "{}'s data cannot be read",
             there.from
         )));
     };
-    // A primary that was promoted a moment before has not told its control file.
-    let timeline = control.timeline.max(highest_history(&folder).unwrap_or(0));
-    Ok(match wal::walk(&folder, timeline, control.system, start) {
+    let walked = wal::in_pg_wal(&pair.layout, there.from, |folder| {
+        // A primary that was promoted a moment before has not told its control file.
+        let timeline = wal::newest_timeline(folder, &control);
+        wal::walk(folder, timeline, control.system, start)
+    });
+    Ok(match walked {
         Err(why) => Missing::Unknown(why),
         Ok(walk) if walk.commits == 0 => Missing::Nothing,
         Ok(walk) => Missing::Commits {
@@ -174,11 +175,13 @@ fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Trouble> {
 fn end_receiver(pair: &Pair, node: Node) {
     use rustix::process::Signal;
 
-    let pgdata = pair.layout.pgdata(node);
-    let mut pids = disk::processes_in(&pgdata);
+    let Ok(mut pids) = pair.processes(node) else {
+        return;
+    };
     pids.retain(|pid| process_table::title_of(*pid).contains("walreceiver"));
     for signal in [Signal::TERM, Signal::CONT] {
-        disk::signal(&pgdata, &pids, signal);
+        // It is waited for in either case.
+        let _ = pair.signal(node, &pids, signal);
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`disk`] says who is primary, and holds the fence; [`control`] how a node
 //!   ended; [`docker`] runs the containers, [`sql`] asks the servers.
+//! - [`data_dir`] and [`socket`] are the only ways to what a container may write.
 //! - [`moving`] is the one way in which a primary moves; [`switchover`] and
 //!   [`failover`] decide whether it may, [`loss`] what would be lost,
 //!   [`rejoin`] brings the other node back.
@@ -16,6 +17,7 @@
 pub mod checks;
 pub mod command;
 pub mod control;
+pub mod data_dir;
 pub mod disk;
 pub mod docker;
 pub mod failover;
@@ -31,6 +33,7 @@ pub mod process_table;
 pub mod pulse;
 pub mod rejoin;
 pub mod session;
+pub mod socket;
 pub mod sql;
 pub mod switchover;
 pub mod sync;

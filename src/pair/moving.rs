@@ -5,6 +5,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::data_dir::Folder;
 use super::disk::{self, NodeDisk};
 use super::ground::{Pair, START_AT_MOST, Stop, Stopping, until};
 use super::journal::{Held, Kind, Move, Step};
@@ -99,7 +100,7 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
     }
     checks::hand_archiving_over(pair, there.from, there.to);
     // What it was made from, if that is still kept: it has proven itself.
-    rejoin::forget_old_data(pair, there.to)?;
+    rejoin::forget_old_data(pair, there.to);
     // If Docker could not, the rejoin meets that again, or it has passed.
     let _ = stopping.map(Stopping::end);
     let alone = rejoin::rejoin(pair, there.from, rejoin::Extent::Whole).err();
@@ -320,14 +321,15 @@ pub fn has_room(pair: &Pair, node: Node) -> Result<(), String> {
     /// A few WAL segments.
     const NEEDED: u64 = 64 * 1024 * 1024;
     let place = pair.layout.data(node);
-    match disk::free_bytes(&place) {
-        Ok(free) if free >= NEEDED => Ok(()),
-        Ok(free) => Err(format!(
+    match disk::in_data(&pair.layout, node, Folder::free_bytes) {
+        Ok(Some(free)) if free >= NEEDED => Ok(()),
+        Ok(Some(free)) => Err(format!(
             "{} has {} MB free, and {} MB are needed: free some",
             place.display(),
             free >> 20,
             NEEDED >> 20
         )),
+        Ok(None) => Err(format!("{} is not there", place.display())),
         Err(error) => Err(format!("{}: {error}", place.display())),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::text::printable;
 use crate::threads;
 
 /// Time between two looks at whether a program has ended.
@@ -18,6 +19,9 @@ const SAID_AT_MOST: u64 = 1024 * 1024;
 /// Longest wait for the rest of its words once it has ended. A program of its
 /// own that it left behind may hold the pipe open for ever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Longest line of a program's that is told, in characters.
+const WORDS_AT_MOST: usize = 500;
 
 /// How a program ended, and what it said.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl Outcome {
     pub fn last_words(&self) -> String {
         let said = [&self.stderr, &self.stdout];
         let last = said.iter().find_map(|text| text.lines().last());
-        last.unwrap_or("it said nothing").trim().to_owned()
+        printable(last.unwrap_or("it said nothing").trim(), WORDS_AT_MOST)
     }
 }
 

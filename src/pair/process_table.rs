@@ -1,8 +1,23 @@
 //! What the kernel says of processes and of the host's pressure.
 
 use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::data_dir::Place;
+use crate::threads;
+
+/// Longest for a look at all processes.
+const LOOK_AT_MOST: Duration = Duration::from_secs(2);
+
+/// Looks that may hang at once, each on a file system that is dead.
+const HUNG_AT_MOST: usize = 4;
+static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
 /// A share of the last 10 s, in percent, in which something waited for the
 /// processor, or all did for memory or disks.
@@ -20,6 +35,61 @@ pub struct Process {
     pub frozen: bool,
     /// The nanoseconds that it has run for.
     pub ran: u64,
+}
+
+/// What somebody who works for a node has in common.
+#[derive(Clone, Debug, Default)]
+pub struct Whose {
+    /// The node's data: every process of PostgreSQL has it as its working
+    /// directory, in whatever container it is and whatever Docker thinks.
+    pub place: Option<Place>,
+    /// The id of the node's container: who is in there cannot leave it, whatever
+    /// becomes of the data.
+    pub container: Option<String>,
+}
+
+/// Lists the processes that are at work for somebody; nothing if that cannot be
+/// told in time: somebody may be.
+pub fn at_work(whose: Whose) -> Option<Vec<u32>> {
+    if LOOKING.load(Ordering::Relaxed) >= HUNG_AT_MOST {
+        return None;
+    }
+    let (found, look) = channel();
+    LOOKING.fetch_add(1, Ordering::Relaxed);
+    let started = threads::spawn("processes".to_owned(), move || {
+        let _ = found.send(list(&whose));
+        LOOKING.fetch_sub(1, Ordering::Relaxed);
+    });
+    if started.is_err() {
+        LOOKING.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    look.recv_timeout(LOOK_AT_MOST).ok()?
+}
+
+fn list(whose: &Whose) -> Option<Vec<u32>> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let works = |pid: &u32| {
+        let there = || whose.place.is_some() && place_of(*pid) == whose.place;
+        let inside = |id: &String| {
+            fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(id))
+        };
+        there() || whose.container.as_ref().is_some_and(inside)
+    };
+    Some(pids.filter(works).collect())
+}
+
+/// Returns a process's working directory, as the kernel remembers it: a file system
+/// that is dead is not asked.
+pub fn place_of(pid: u32) -> Option<Place> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let cwd = format!("/proc/{pid}/cwd");
+    let about = statx(CWD, Path::new(&cwd), flags, StatxFlags::INO).ok()?;
+    Some(Place::new(
+        (about.stx_dev_major, about.stx_dev_minor),
+        about.stx_ino,
+    ))
 }
 
 /// Reads what a process does; nothing once it is gone.
@@ -144,6 +214,30 @@ mod tests {
         child.wait().expect("it is ours");
         assert_eq!(read(pid), None);
         assert_eq!(age_of(pid), None);
+    }
+
+    #[test]
+    fn who_works_in_a_folder_is_seen_and_nobody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let works = |place| {
+            at_work(Whose {
+                place,
+                container: None,
+            })
+        };
+        assert_eq!(works(None), Some(Vec::new()));
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .current_dir(folder.path())
+            .spawn()
+            .expect("sleep runs");
+        let place = place_of(child.id());
+        assert!(place.is_some());
+        assert_eq!(works(place), Some(vec![child.id()]));
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert_eq!(works(place), Some(Vec::new()));
+        assert_eq!(place_of(child.id()), None);
     }
 
     #[test]

@@ -2,18 +2,17 @@
 //! follows if it can, is rewound if it must, and copied anew if nothing else
 //! helps; its old data is kept until the new has proven itself.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::{Control, Ended};
+use super::data_dir::{DataDir, Folder};
 use super::disk::{self, Disks, NodeDisk};
 use super::docker::{self, OneShot};
 use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
-use super::layout::{CONF, LABEL, MOUNT, Node};
+use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
 use super::moving;
 use super::sql::SqlError;
 use super::trouble::{Trouble, failed, refused};
@@ -30,6 +29,11 @@ const STREAM_AT_MOST: Duration = Duration::from_secs(3600);
 /// Longest for a rewind and for a copy of all data.
 const REWIND_AT_MOST: Duration = Duration::from_secs(3600);
 const COPY_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// What lies beside the data: being rewound, being copied, and kept.
+const ASIDE: &str = "pgdata.rewind";
+const BESIDE: &str = "pgdata.new";
+const OLD: &str = "pgdata.old";
 
 /// Room beside the size of what is copied: WAL that is written meanwhile.
 const ROOM_BESIDE: u64 = 256 * 1024 * 1024;
@@ -174,19 +178,23 @@ impl Job<'_> {
     /// Says whether the node's last valid record lies behind the place where the
     /// primary's own history begins, if that can be read.
     fn goes_beyond_fork(&self, control: &Control) -> Option<bool> {
-        let folder = self.disks.of(self.node).pgdata.join("pg_wal");
-        let timeline = control.timeline.max(highest_history(&folder).unwrap_or(0));
-        let fork = self.fork_of(timeline)?;
-        let walk = wal::walk(&folder, timeline, control.system, fork).ok()?;
-        Some(walk.records > 0)
+        let beyond = wal::in_pg_wal(&self.pair.layout, self.node, |folder| {
+            let timeline = wal::newest_timeline(folder, control);
+            let fork = self.fork_of(timeline).ok_or("it was never left")?;
+            wal::walk(folder, timeline, control.system, fork)
+        });
+        beyond.ok().map(|walk| walk.records > 0)
     }
 
     /// Returns where the primary's history left a timeline, if it did.
     fn fork_of(&self, timeline: u32) -> Option<Lsn> {
-        let folder = self.disks.of(self.primary).pgdata.join("pg_wal");
-        let newest = highest_history(&folder)?;
-        let text = fs::read_to_string(folder.join(format!("{newest:08X}.history"))).ok()?;
-        fork_in(&text, timeline)
+        let control = self.disks.of(self.primary).control().ok()?;
+        let left = wal::in_pg_wal(&self.pair.layout, self.primary, |folder| {
+            let newest = wal::newest_timeline(folder, &control);
+            Ok(wal::history(folder, newest).unwrap_or_default())
+        });
+        let mut left = left.ok()?.into_iter();
+        left.find_map(|(of, place)| (of == timeline).then_some(place))
     }
 
     /// Starts the node and waits until it streams.
@@ -233,20 +241,15 @@ impl Job<'_> {
         self.pair.server(self.node).value(sql, SQL_AT_MOST)
     }
 
-    fn data(&self, name: &str) -> PathBuf {
-        self.pair.layout.data(self.node).join(name)
-    }
-
     /// Rewinds the data, which is away from its place meanwhile: without its
     /// fence it must not be found there by anybody.
     fn rewind(&self) -> Result<(), Trouble> {
         let (pair, node) = (self.pair, self.node);
-        let (place, aside) = (self.data("pgdata"), self.data("pgdata.rewind"));
         pair.stop(node, Stop::Soon)?;
         // The rewind looks for the primary's timeline in its control file.
         let checkpoint = pair.server(self.primary).rows("CHECKPOINT", START_AT_MOST);
         checkpoint.map_err(|error| pair.no_answer(self.primary, &error))?;
-        self.rename(&place, &aside)?;
+        self.rename(PGDATA, ASIDE)?;
         pair.say(&format!(
             "rewinding {node} to where {} went on",
             self.primary
@@ -260,24 +263,25 @@ impl Job<'_> {
         );
         if let Err(trouble) = done {
             // What was rewound in part is of use to nobody but an archaeologist.
-            self.set_aside(&aside)?;
+            self.set_aside(ASIDE)?;
             return Err(trouble);
         }
-        disk::fence(&aside).map_err(|error| self.io(&aside, &error))?;
-        self.rename(&aside, &place)
+        self.in_data(|data| {
+            let rewound = data.folder(ASIDE)?.ok_or(ErrorKind::NotFound)?;
+            disk::fence_in(&rewound)?;
+            data.rename(ASIDE, PGDATA)
+        })
     }
 
     /// Makes a fresh copy beside the data and puts it in its place.
     fn copy(&self) -> Result<(), Trouble> {
         let (pair, node) = (self.pair, self.node);
-        let (place, beside) = (self.data("pgdata"), self.data("pgdata.new"));
         pair.stop(node, Stop::Soon)?;
         docker::remove(&self.tool_name()).map_err(|error| docker_failed(&error))?;
-        let abandoned = self.data("pgdata.rewind");
-        if abandoned.exists() {
-            self.set_aside(&abandoned)?;
+        if self.in_data(|data| data.has(ASIDE))? {
+            self.set_aside(ASIDE)?;
         }
-        self.remove(&beside)?;
+        self.in_data(|data| data.free(BESIDE))?;
         self.has_room()?;
         pair.say(&format!("copying {} for {node}", self.primary));
         let script = format!(
@@ -293,17 +297,22 @@ impl Job<'_> {
         let network = format!("container:{}", pair.layout.container(self.primary));
         self.run_tool(&script, &network, Vec::new(), COPY_AT_MOST)?;
         if !NodeDisk::read(&pair.layout, node).empty {
-            self.set_aside(&place)?;
+            self.set_aside(PGDATA)?;
         }
-        self.rename(&beside, &place)?;
+        // Where the data should be there may be an empty folder.
+        self.in_data(|data| data.remove_empty(PGDATA))?;
+        self.rename(BESIDE, PGDATA)?;
         pair.say(&format!("{node} has a copy of {}", self.primary));
         Ok(())
     }
 
     fn has_room(&self) -> Result<(), Trouble> {
-        let needed = disk::used_bytes(&self.disks.of(self.primary).pgdata) + ROOM_BESIDE;
-        let place = self.pair.layout.data(self.node);
-        let free = disk::free_bytes(&place).map_err(|error| self.io(&place, &error))?;
+        let layout = &self.pair.layout;
+        let used = disk::in_pgdata(layout, self.primary, Folder::used_bytes);
+        let used = used.map_err(|error| self.io(self.primary, &error))?;
+        let needed = used.unwrap_or(0) + ROOM_BESIDE;
+        let place = layout.data(self.node);
+        let free = self.in_data(Folder::free_bytes)?;
         if free >= needed {
             return Ok(());
         }
@@ -325,7 +334,7 @@ impl Job<'_> {
     ) -> Result<(), Trouble> {
         let layout = &self.pair.layout;
         let data = layout.data(self.node);
-        let owner = fs::metadata(&data).map_err(|error| self.io(&data, &error))?;
+        let owner = DataDir::open(&data).map_err(|error| self.io(self.node, &error))?;
         // The node's own container may not exist yet; both have the same image.
         let container = self.pair.container(self.primary)?;
         let mut mounts = vec![(data, MOUNT, false), (layout.conf(self.node), CONF, true)];
@@ -335,7 +344,7 @@ impl Job<'_> {
                 name: &self.tool_name(),
                 label: format!("{LABEL}={}", layout.prefix),
                 image: &container.image,
-                user: (owner.uid(), owner.gid()),
+                user: owner.owner(),
                 network,
                 memory_bytes: container.memory_bytes,
                 mounts,
@@ -356,12 +365,16 @@ impl Job<'_> {
 
     /// Keeps data until its successor has proven itself. What is in place while
     /// something older is kept already did not.
-    fn set_aside(&self, data: &Path) -> Result<(), Trouble> {
-        let kept = self.data("pgdata.old");
-        if kept.exists() {
-            return self.remove(data);
-        }
-        self.rename(data, &kept)
+    fn set_aside(&self, name: &str) -> Result<(), Trouble> {
+        self.in_data(|data| {
+            let kept = data.folder(OLD);
+            if kept.is_ok_and(|kept| kept.is_some()) {
+                return data.free(name);
+            }
+            // What is no folder is nobody's data.
+            data.free(OLD)?;
+            data.rename(name, OLD)
+        })
     }
 
     /// Removes what is of no use once the node streams: its old data, and the
@@ -376,84 +389,38 @@ impl Job<'_> {
         self.pair.answers(self.node, START_AT_MOST)?;
         let dropped = self.pair.server(self.node).rows(&sql, SQL_AT_MOST);
         dropped.map_err(|error| self.pair.no_answer(self.node, &error))?;
-        forget_old_data(self.pair, self.node)
+        forget_old_data(self.pair, self.node);
+        Ok(())
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Trouble> {
-        fs::rename(from, to)
-            .and_then(|()| disk::sync_folder(&self.pair.layout.data(self.node)))
-            .map_err(|error| self.io(from, &error))
+    fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
+        self.in_data(|data| data.rename(from, to))
     }
 
-    fn remove(&self, path: &Path) -> Result<(), Trouble> {
-        remove(path)
+    fn in_data<T: Send>(
+        &self,
+        work: impl FnOnce(&Folder) -> io::Result<T> + Send,
+    ) -> Result<T, Trouble> {
+        let done = disk::in_data(&self.pair.layout, self.node, work);
+        let done = done.and_then(|done| done.ok_or_else(|| ErrorKind::NotFound.into()));
+        done.map_err(|error| self.io(self.node, &error))
     }
 
-    fn io(&self, path: &Path, error: &io::Error) -> Trouble {
-        failed(format!("{}: {error}", path.display()))
+    fn io(&self, node: Node, error: &io::Error) -> Trouble {
+        failed(format!(
+            "{}: {error}",
+            self.pair.layout.data(node).display()
+        ))
     }
 }
 
-fn remove(path: &Path) -> Result<(), Trouble> {
-    disk::absent(fs::remove_dir_all(path))
-        .map_err(|error| failed(format!("{}: {error}", path.display())))
-}
-
-/// Removes what is kept beside the data of a node that has proven itself.
-///
-/// # Errors
-///
-/// Fails if the disk does not let it.
-pub fn forget_old_data(pair: &Pair, node: Node) -> Result<(), Trouble> {
-    let data = pair.layout.data(node);
-    ["pgdata.old", "pgdata.rewind", "pgdata.new"]
-        .into_iter()
-        .try_for_each(|name| remove(&data.join(name)))
-}
-
-/// Returns the highest timeline that has a history file in a WAL folder.
-pub fn highest_history(folder: &Path) -> Option<u32> {
-    let names = fs::read_dir(folder).ok()?.flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let timeline = |name: String| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok();
-    names.filter_map(timeline).max()
-}
-
-/// Finds in a history file where `timeline` was left: lines of the timeline, the
-/// place and the reason.
-fn fork_in(history: &str, timeline: u32) -> Option<Lsn> {
-    history.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let found: u32 = words.next()?.parse().ok()?;
-        (found == timeline).then(|| words.next()?.parse().ok())?
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_history_tells_where_each_timeline_was_left() {
-        let text = "1\t0/5000028\tno recovery target specified\n\n\
-                    # a comment\n2\t16/B374D848\tno recovery target specified\n";
-        assert_eq!(fork_in(text, 1), Some(Lsn(0x500_0028)));
-        assert_eq!(fork_in(text, 2), "16/B374D848".parse().ok());
-        assert_eq!(fork_in(text, 3), None);
-    }
-
-    #[test]
-    fn the_newest_history_is_found() {
-        let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(highest_history(folder.path()), None);
-        for name in [
-            "00000002.history",
-            "0000000A.history",
-            "x.history",
-            "00000003",
-        ] {
-            fs::write(folder.path().join(name), "").expect("writes");
+/// Removes what is kept beside the data of a node that has proven itself. What
+/// stays is in nobody's way.
+pub fn forget_old_data(pair: &Pair, node: Node) {
+    for name in [OLD, ASIDE, BESIDE] {
+        if let Err(error) = disk::in_data(&pair.layout, node, |data| data.remove(name)) {
+            let place = pair.layout.data(node).join(name);
+            pair.say(&format!("{} stays: {error}", place.display()));
         }
-        assert_eq!(highest_history(folder.path()), Some(10));
     }
 }

@@ -4,8 +4,6 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -13,8 +11,15 @@ use postgres::config::SslMode;
 use postgres::error::SqlState;
 use postgres::{Client, SimpleQueryMessage};
 
+use super::layout::{Layout, Node};
+use super::socket::{self, Relay};
 use crate::probe::tls::Connector;
+use crate::text::printable;
 use crate::threads;
+
+/// Longest text of a server's that is told, in characters, and longest value.
+const TEXT_AT_MOST: usize = 500;
+const VALUE_AT_MOST: usize = 8192;
 
 /// One row: each cell as text, or NULL.
 pub type Row = Vec<Option<String>>;
@@ -49,7 +54,7 @@ impl fmt::Display for SqlError {
         match self {
             SqlError::Silent(within) => write!(f, "no answer within {within:?}"),
             SqlError::Gone(text) | SqlError::NotYet(text) | SqlError::Said(text) => {
-                f.write_str(&text.replace('\n', " "))
+                f.write_str(&printable(&text.replace('\n', " "), TEXT_AT_MOST))
             }
         }
     }
@@ -60,13 +65,17 @@ impl std::error::Error for SqlError {}
 /// A node's server, by its socket.
 #[derive(Clone, Debug)]
 pub struct Server {
-    directory: PathBuf,
+    layout: Layout,
+    node: Node,
 }
 
 impl Server {
-    /// Makes the server whose socket is in this folder. Connects to nothing yet.
-    pub fn at(directory: PathBuf) -> Server {
-        Server { directory }
+    /// Makes a node's server. Connects to nothing yet.
+    pub fn of(layout: &Layout, node: Node) -> Server {
+        Server {
+            layout: layout.clone(),
+            node,
+        }
     }
 
     /// Runs statements over a connection of their own; returns the rows of all
@@ -146,7 +155,7 @@ impl Server {
         /// Asks whether TLS is spoken, as every client may.
         const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
         let mut said = [0];
-        let asked = UnixStream::connect(self.directory.join(".s.PGSQL.5432"));
+        let asked = socket::connect(&self.layout, self.node);
         let read = asked.and_then(|mut stream| {
             stream.set_write_timeout(Some(within))?;
             stream.set_read_timeout(Some(within))?;
@@ -163,8 +172,11 @@ impl Server {
             "-c statement_timeout={} -c synchronous_commit=local -c search_path=pg_catalog",
             within.as_millis()
         );
+        let stream = socket::connect(&self.layout, self.node);
+        let relay = stream.and_then(|stream| Relay::to(stream, &self.layout));
+        let relay = relay.map_err(|error| SqlError::Gone(error.to_string()))?;
         postgres::Config::new()
-            .host_path(&self.directory)
+            .host_path(relay.directory())
             .user("postgres")
             .dbname("postgres")
             .application_name("pgpair-command")
@@ -199,7 +211,7 @@ fn cells(message: &SimpleQueryMessage) -> Option<Row> {
     let SimpleQueryMessage::Row(row) = message else {
         return None;
     };
-    let cell = |index| row.get(index).map(str::to_owned);
+    let cell = |index| row.get(index).map(|text| printable(text, VALUE_AT_MOST));
     Some((0..row.len()).map(cell).collect())
 }
 

@@ -105,8 +105,13 @@ pub fn proves(layout: &Layout, primary: Node) -> bool {
 /// Says whether the setting is still on the primary's disk as the guard left
 /// it: what somebody else has changed is no promise any more.
 fn still_set(layout: &Layout, primary: Node) -> bool {
-    let path = layout.pgdata(primary).join("postgresql.auto.conf");
-    let text = fs::read_to_string(path).unwrap_or_default();
+    /// `ALTER SYSTEM` writes little.
+    const BYTES: u64 = 1 << 20;
+    let read = disk::in_pgdata(layout, primary, |pgdata| {
+        pgdata.read("postgresql.auto.conf", BYTES)
+    });
+    let bytes = read.ok().flatten().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().filter(|line| line.starts_with(SETTING));
     lines.next_back() == Some(format!("{SETTING} = '{}'", names(layout, primary)).as_str())
 }

@@ -2,10 +2,15 @@
 //! record, each proven by its checksum, as PostgreSQL's own recovery does it.
 //! The format of records and pages is the same in PostgreSQL 12 to 18.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
+use super::control::Control;
+use super::data_dir::Folder;
+use super::disk;
+use super::layout::{Layout, Node};
 use crate::probe::lsn::Lsn;
 
 /// A page of the log. Another size is a build of one's own.
@@ -27,6 +32,9 @@ const RECORD_AT_MOST: u64 = 1020 * 1024 * 1024;
 const CONTINUES: u16 = 1;
 const OVERWRITES: u16 = 8;
 
+/// Longest for reading a log.
+const WALK_AT_MOST: Duration = Duration::from_secs(600);
+
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Walk {
@@ -38,13 +46,80 @@ pub struct Walk {
     pub commits: u64,
 }
 
+/// Works in a node's `pg_wal`.
+///
+/// # Errors
+///
+/// Fails as the work does, or says why there is no such folder.
+pub fn in_pg_wal<T: Send>(
+    layout: &Layout,
+    node: Node,
+    work: impl FnOnce(&Folder) -> Result<T, String> + Send,
+) -> Result<T, String> {
+    let worked = disk::in_pgdata(layout, node, |pgdata| {
+        Ok(pgdata.folder("pg_wal")?.map(|folder| work(&folder)))
+    });
+    match worked {
+        Ok(Some(Some(worked))) => worked,
+        Ok(_) => Err("it has no pg_wal".to_owned()),
+        Err(error) => Err(format!("pg_wal: {error}")),
+    }
+}
+
+/// Returns the timeline that a node was on at last. One that was promoted a moment
+/// before has not told its control file; a name alone proves nothing, as whoever
+/// has the data may give any.
+pub fn newest_timeline(folder: &Folder, control: &Control) -> u32 {
+    let named = |name: &str| {
+        let digits = name.strip_suffix(".history").filter(|it| it.len() == 8)?;
+        let plain = |c: char| c.is_ascii_digit() || ('A'..='F').contains(&c);
+        let timeline = u32::from_str_radix(digits, 16).ok()?;
+        (digits.chars().all(plain) && timeline > control.timeline).then_some(timeline)
+    };
+    let mut timelines = folder.names(named).unwrap_or_default();
+    timelines.sort_unstable();
+    let is_real = |timeline: &u32| {
+        let ancestors = history(folder, *timeline).unwrap_or_default();
+        let descends = ancestors.iter().any(|(of, _)| *of == control.timeline);
+        descends && Log::open(folder, *timeline, control.system).is_ok()
+    };
+    let newest = timelines.into_iter().rev().find(is_real);
+    newest.unwrap_or(control.timeline)
+}
+
+/// Reads the history of a timeline: its ancestors, and where each was left. Nothing
+/// if there is none, or it is not as PostgreSQL writes it.
+pub fn history(folder: &Folder, timeline: u32) -> Option<Vec<(u32, Lsn)>> {
+    /// A line for every promotion that there ever was.
+    const BYTES: u64 = 1 << 20;
+    let bytes = folder
+        .read(&format!("{timeline:08X}.history"), BYTES)
+        .ok()??;
+    let ancestors = parse_history(std::str::from_utf8(&bytes).ok()?)?;
+    let ascends = ancestors.is_sorted_by(|a, b| a.0 < b.0);
+    let is_last = ancestors.last().is_none_or(|(last, _)| *last < timeline);
+    (ascends && is_last).then_some(ancestors)
+}
+
+/// Parses lines of the timeline, the place and the reason.
+fn parse_history(text: &str) -> Option<Vec<(u32, Lsn)>> {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        })
+        .collect()
+}
+
 /// Walks the log in `folder` from `start`, where a record begins, to its end.
 ///
 /// # Errors
 ///
 /// Says why the log at `start` cannot be read. What lies behind the log's end,
 /// torn or of another time, is no error.
-pub fn walk(folder: &Path, timeline: u32, system: u64, start: Lsn) -> Result<Walk, String> {
+pub fn walk(folder: &Folder, timeline: u32, system: u64, start: Lsn) -> Result<Walk, String> {
     let mut log = Log::open(folder, timeline, system)?;
     if !log.holds(start)? {
         let (end, records, commits) = (start, 0, 0);
@@ -60,7 +135,11 @@ pub fn walk(folder: &Path, timeline: u32, system: u64, start: Lsn) -> Result<Wal
         commits: 0,
     };
     let mut before = None;
+    let limit = Instant::now() + WALK_AT_MOST;
     while let Some(record) = log.record(walk.end.0, before) {
+        if Instant::now() > limit {
+            return Err(format!("reading it takes longer than {WALK_AT_MOST:?}"));
+        }
         walk.records += 1;
         walk.commits += u64::from(record.commits);
         before = record.last;
@@ -77,12 +156,14 @@ struct Record {
     commits: bool,
 }
 
-struct Log {
-    folder: PathBuf,
+struct Log<'a> {
+    folder: &'a Folder,
     timeline: u32,
     system: u64,
     /// Bytes of a segment.
     segment: u64,
+    /// Names of the right size, of this timeline and those before it.
+    names: Vec<Name>,
     open: Option<(u64, File)>,
     page: Page,
 }
@@ -97,21 +178,32 @@ struct Page {
     rest: u64,
 }
 
-impl Log {
-    fn open(folder: &Path, timeline: u32, system: u64) -> Result<Log, String> {
-        let mut segment = None;
-        for (name, bytes) in segments(folder)? {
-            // WAL segments are powers of two from 1 MiB to 1 GiB.
-            let fits = bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes);
-            if fits && name.timeline == timeline {
-                segment = Some(bytes);
-            }
-        }
+impl Log<'_> {
+    fn open(folder: &Folder, timeline: u32, system: u64) -> Result<Log<'_>, String> {
+        let names = folder.names(Name::parse);
+        let names = names.map_err(|error| format!("pg_wal: {error}"))?;
+        let size = |name: &Name| folder.size_of(&name.to_string());
+        // Any one that a server has written tells the size of all.
+        let own = names.iter().filter(|name| name.timeline == timeline);
+        let segment = own
+            .filter_map(|name| {
+                // WAL segments are powers of two from 1 MiB to 1 GiB.
+                let fits =
+                    |bytes: &u64| bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(bytes);
+                let bytes = size(name).filter(fits)?;
+                let file = folder.file(&name.to_string()).ok()??;
+                begins_segment(&first_bytes(&file)?, system, bytes).then_some(bytes)
+            })
+            .next();
+        let segment = segment.ok_or("it has no WAL of its timeline")?;
+        let mut names = names;
+        names.retain(|name| name.timeline <= timeline && size(name) == Some(segment));
         Ok(Log {
-            folder: folder.to_owned(),
+            folder,
             timeline,
             system,
-            segment: segment.ok_or("it has no WAL of its timeline")?,
+            segment,
+            names,
             open: None,
             page: Page {
                 at: u64::MAX,
@@ -127,14 +219,16 @@ impl Log {
     fn holds(&self, place: Lsn) -> Result<bool, String> {
         let wanted = place.0 / self.segment;
         let number = |name: &Name| name.number(self.segment);
-        let mut later = false;
-        for (name, _) in segments(&self.folder)? {
-            if name.timeline <= self.timeline && number(&name) == wanted {
-                return Ok(true);
-            }
-            later |= name.timeline == self.timeline && number(&name) > wanted;
+        if self.names.iter().any(|name| number(name) == wanted) {
+            return Ok(true);
         }
-        match later {
+        let own = |name: &&Name| name.timeline == self.timeline;
+        match self
+            .names
+            .iter()
+            .filter(own)
+            .any(|name| number(name) > wanted)
+        {
             true => Err(format!("the WAL at {place} has been removed already")),
             false => Ok(false),
         }
@@ -243,7 +337,8 @@ impl Log {
             && (1..=self.timeline).contains(&timeline)
             // Its own past lies behind the newer, never the other way round.
             && timeline >= self.page.timeline;
-        if !of_this_log || at.is_multiple_of(self.segment) && !self.begins_segment(bytes) {
+        let begins = at.is_multiple_of(self.segment);
+        if !of_this_log || begins && !begins_segment(bytes, self.system, self.segment) {
             return None;
         }
         self.page.rest = u64::from(u32_at(bytes, 16)?);
@@ -251,38 +346,33 @@ impl Log {
         Some(())
     }
 
-    fn begins_segment(&self, bytes: &[u8]) -> bool {
-        u64_at(bytes, 24) == Some(self.system)
-            && u32_at(bytes, 32).map(u64::from) == Some(self.segment)
-            && u32_at(bytes, 36).map(u64::from) == Some(PAGE)
-    }
-
-    /// Opens a segment: of the newest timeline that has it.
+    /// Opens a segment: of the newest timeline that has it. What only has its name,
+    /// and not its beginning, is none.
     fn segment_of(&self, number: u64) -> Option<File> {
-        let of_each = (1 << 32) / self.segment;
-        let file = |timeline: &u32| {
-            let (high, low) = (number / of_each, number % of_each);
-            let path = self
-                .folder
-                .join(format!("{timeline:08X}{high:08X}{low:08X}"));
-            // Whoever may write there is not trusted to leave a plain file.
-            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-            let about = |file: &File| file.metadata().ok();
-            let plain = |file: &File| {
-                about(file).is_some_and(|it| it.is_file() && it.len() == self.segment)
-            };
-            file.ok().filter(plain)
-        };
-        let names = segments(&self.folder).ok()?.into_iter();
-        let mut timelines: Vec<u32> = names
-            .filter(|(name, _)| name.number(self.segment) == number)
-            .map(|(name, _)| name.timeline)
-            .filter(|timeline| *timeline <= self.timeline)
-            .collect();
-        timelines.sort_unstable();
-        timelines.last().and_then(file)
+        let has_number = |name: &&Name| name.number(self.segment) == number;
+        let mut names: Vec<&Name> = self.names.iter().filter(has_number).collect();
+        names.sort_unstable_by_key(|name| name.timeline);
+        names.into_iter().rev().find_map(|name| {
+            let file = self.folder.file(&name.to_string()).ok()??;
+            let bytes = first_bytes(&file)?;
+            let begins = begins_segment(&bytes, self.system, self.segment);
+            (begins && u64_at(&bytes, 8) == Some(number * self.segment)).then_some(file)
+        })
     }
+}
+
+/// Reads the header of a segment's first page.
+fn first_bytes(file: &File) -> Option<[u8; LONG_HEADER as usize]> {
+    let mut bytes = [0; LONG_HEADER as usize];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    Some(bytes)
+}
+
+/// Says whether a segment of this system and size begins so.
+fn begins_segment(bytes: &[u8], system: u64, segment: u64) -> bool {
+    u64_at(bytes, 24) == Some(system)
+        && u32_at(bytes, 32).map(u64::from) == Some(segment)
+        && u32_at(bytes, 36).map(u64::from) == Some(PAGE)
 }
 
 /// Where in a record one is.
@@ -293,7 +383,7 @@ struct Reader {
 
 impl Reader {
     /// Reads on, over the headers of pages.
-    fn read(&mut self, log: &mut Log, into: &mut [u8]) -> Option<()> {
+    fn read(&mut self, log: &mut Log<'_>, into: &mut [u8]) -> Option<()> {
         let mut filled = 0;
         while filled < into.len() {
             if self.place.is_multiple_of(PAGE) {
@@ -357,15 +447,10 @@ impl Name {
     }
 }
 
-/// Lists the segments of a folder, and their sizes.
-fn segments(folder: &Path) -> Result<Vec<(Name, u64)>, String> {
-    let entries = fs::read_dir(folder).map_err(|error| format!("pg_wal: {error}"))?;
-    let of = |entry: fs::DirEntry| {
-        let name = Name::parse(entry.file_name().to_str()?)?;
-        let about = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-        Some((name, about.len()))
-    };
-    Ok(entries.flatten().filter_map(of).collect())
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08X}{:08X}{:08X}", self.timeline, self.high, self.low)
+    }
 }
 
 /// In the machine's own byte order, as PostgreSQL writes them.
@@ -425,7 +510,10 @@ impl Checksum {
 
 #[cfg(test)]
 mod tests {
+    use super::super::data_dir::DataDir;
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     const SEGMENT: u64 = 1 << 20;
     const SYSTEM: u64 = 7;
@@ -518,6 +606,13 @@ mod tests {
                 fs::write(folder.join(name), segment).expect("writes");
             }
         }
+    }
+
+    fn walk(folder: &Path, timeline: u32, system: u64, start: Lsn) -> Result<Walk, String> {
+        let folder = DataDir::open(folder).map_err(|error| error.to_string())?;
+        folder
+            .enter(|folder| Ok(super::walk(folder, timeline, system, start)))
+            .expect("it can be entered")
     }
 
     fn walked(writer: &Writer, start: Lsn) -> Result<Walk, String> {
@@ -625,8 +720,8 @@ mod tests {
         );
         assert!(walk(&folder.path().join("x"), 1, SYSTEM, first).is_err());
         writer.save(folder.path());
-        let foreign = walk(folder.path(), 1, SYSTEM + 1, first).expect("it begins");
-        assert_eq!(foreign.end, first, "another system's");
+        let foreign = walk(folder.path(), 1, SYSTEM + 1, first);
+        assert!(foreign.is_err(), "another system's: {foreign:?}");
         let beyond = Lsn(5 * SEGMENT);
         assert_eq!(
             walk(folder.path(), 1, SYSTEM, beyond).map(|it| it.end),
@@ -666,5 +761,68 @@ mod tests {
         assert_eq!((found.end.0, found.commits), (new.place, 2));
         let found = walk(folder.path(), 2, SYSTEM, Lsn(fork)).expect("it begins");
         assert_eq!(found.commits, 1);
+    }
+
+    #[test]
+    fn a_history_tells_where_each_timeline_was_left() {
+        let text = "1\t0/5000028\tno recovery target specified\n\n\
+                    # a comment\n2\t16/B374D848\tno recovery target specified\n";
+        let place = "16/B374D848".parse().expect("a place");
+        let found = vec![(1, Lsn(0x500_0028)), (2, place)];
+        assert_eq!(parse_history(text), Some(found));
+        assert_eq!(parse_history(""), Some(Vec::new()));
+        for odd in ["x", "1", "1 x", "-1 0/1 y"] {
+            assert_eq!(parse_history(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn names_alone_raise_no_timeline_and_take_no_row_away() {
+        let mut writer = Writer::new();
+        let first = writer.record(1, 0, 100);
+        writer.record(1, 0, 100);
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = folder.path();
+        writer.save(at);
+        let control = Control {
+            system: SYSTEM,
+            ended: crate::pair::control::Ended::InProduction,
+            checkpoint: first,
+            timeline: 1,
+        };
+        let newest = || {
+            let folder = DataDir::open(at).expect("it is there");
+            folder.enter(|folder| Ok(newest_timeline(folder, &control)))
+        };
+        let commits = |timeline| walk(at, timeline, SYSTEM, first).map(|walk| walk.commits);
+        let write = |name: &str, text: &str| fs::write(at.join(name), text).expect("writes");
+        assert_eq!(newest().expect("reads"), 1);
+        write("FFFFFFFF.history", "");
+        write("00000009.history", "1\t0/3000000\tno more than a name\n");
+        write("00000007.history", "5\t0/3000000\tnot its own\n");
+        write("8.history", "1\t0/3000000\tshort\n");
+        std::os::unix::fs::symlink("/dev/zero", at.join("0000000A.history")).expect("links");
+        fs::create_dir(at.join("0000000B.history")).expect("makes");
+        assert_eq!(newest().expect("reads"), 1);
+        // Nothing but a size.
+        for (timeline, bytes) in [(1, 2 * SEGMENT), (1, 1 << 40), (9, SEGMENT)] {
+            let name = format!("{timeline:08X}0000000000000002");
+            let sparse = fs::File::create(at.join(name)).expect("makes");
+            sparse.set_len(bytes).expect("no bytes");
+            assert_eq!(newest().expect("reads"), 1);
+            assert_eq!(commits(1), Ok(2));
+        }
+        let sparse = fs::File::create(at.join("000000090000000000000001")).expect("makes");
+        sparse.set_len(SEGMENT).expect("no bytes");
+        assert_eq!(commits(1), Ok(2));
+        // A promotion a moment before.
+        fs::remove_file(at.join("00000009.history")).expect("it is there");
+        write(
+            "00000002.history",
+            "1\t0/100200\tno recovery target specified\n",
+        );
+        let copy = at.join("000000020000000000000001");
+        fs::copy(at.join("000000010000000000000001"), copy).expect("copies");
+        assert_eq!(newest().expect("reads"), 2);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::Ended;
-use super::disk::{self, NodeDisk};
+use super::disk::NodeDisk;
 use super::docker;
 use super::failure_detector::{
     Container, Decision, GRACE, Primary, Processes, Standby, Witnesses, decide,
@@ -225,7 +225,7 @@ impl Watch {
             Ok(found) => state_of(found),
         };
         let engine_late = asked.elapsed() > ENGINE_AT_MOST / 2;
-        seen.processes = self.processes(&pair.layout.pgdata(self.node));
+        seen.processes = self.processes(pair);
         seen.shut_down = is_shut_down(pair, self.node);
         let late = engine_late || self.pulse.was_late_since(since);
         seen.host_overloaded = late || process_table::host_is_overloaded();
@@ -265,8 +265,13 @@ impl Watch {
         }
     }
 
-    fn processes(&mut self, pgdata: &std::path::Path) -> Processes {
-        let now: BTreeMap<u32, Process> = disk::processes_in(pgdata)
+    fn processes(&mut self, pair: &Pair) -> Processes {
+        let Ok(pids) = pair.processes(self.node) else {
+            // Not known: somebody may be at work.
+            self.worked_at = Instant::now();
+            return Processes::Work;
+        };
+        let now: BTreeMap<u32, Process> = pids
             .into_iter()
             .filter_map(|pid| Some((pid, process_table::read(pid)?)))
             .collect();
@@ -315,7 +320,7 @@ fn meaning(answer: Answer) -> (Primary, Option<Row>) {
 fn is_shut_down(pair: &Pair, node: Node) -> bool {
     let disk = NodeDisk::read(&pair.layout, node);
     let ended = disk.control().is_ok_and(|it| it.ended == Ended::ShutDown);
-    ended && disk::postmaster_status(&disk.pgdata).is_some_and(|status| status == "stopping")
+    ended && disk.status.is_some_and(|status| status == "stopping")
 }
 
 #[cfg(test)]
@@ -326,6 +331,7 @@ mod tests {
     fn a_container_without_its_first_process_is_down_whatever_docker_says() {
         let found = |running, paused, pid| {
             state_of(Some(docker::Container {
+                id: String::new(),
                 status: String::new(),
                 running,
                 paused,

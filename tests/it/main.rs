@@ -35,3 +35,4 @@ mod soak;
 mod tls;
 mod truth;
 mod versions;
+mod walls;

@@ -331,6 +331,9 @@ impl Probe {
             _ => panic!("neither yes nor no: {answer:?}"),
         }
         assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        let own = answer.header("Cross-Origin-Resource-Policy");
+        assert_eq!(own, Some("same-origin"));
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
         let limit = self.deadline + TOLERANCE;
         assert!(answer.took <= limit, "later than {limit:?}: {answer:?}");
     }

@@ -36,17 +36,44 @@ for secret in replicator pgpair app; do
     comma=,
 done
 
+# What a container may rearrange is looked at by its owner's eyes, without links at the names that count, and not for long.
+# shellcheck disable=SC2016
+look='
+regular() { [ -f "$1" ] && [ ! -h "$1" ]; }
+data=$1 version= system= there=false empty=true standby=false kilobytes=0
+if [ -d "$data" ] && [ ! -h "$data" ]; then
+    if [ -n "$(ls -A "$data" 2>/dev/null | head -n 1)" ]; then empty=false; fi
+    if regular "$data/PG_VERSION"; then version=$(head -c 64 "$data/PG_VERSION" | tr -cd 0-9.); fi
+    if [ -n "$version" ]; then there=true; fi
+    # pg_control begins with the system identifier, in every version and in the order of bytes of the machine.
+    if [ ! -h "$data/global" ] && regular "$data/global/pg_control"; then
+        system=$(od -An -tu8 -N8 "$data/global/pg_control" | tr -d " ")
+    fi
+    if regular "$data/standby.signal"; then standby=true; fi
+    kilobytes=$(du -skx "$data" 2>/dev/null | cut -f 1)
+elif [ -e "$data" ] || [ -h "$data" ]; then
+    empty=false
+fi
+printf "\"data\":%s,\"empty\":%s,\"standby\":%s,\"version\":\"%s\",\"system\":\"%s\",\"kilobytes\":%s" \
+    "$there" "$empty" "$standby" "$version" "$system" "${kilobytes:-0}"
+'
+nothing='"data":false,"empty":true,"standby":false,"version":"","system":"","kilobytes":0'
+
 printf '},"nodes":{'
 comma=
 for node in "$@"; do
-    data=$root/$node/data/pgdata
-    version='' system=''
-    if [ -f "$data/PG_VERSION" ]; then version=$(head -c 64 "$data/PG_VERSION" | tr -cd '0-9.'); fi
-    # pg_control begins with the system identifier, in every version and in the machine's own byte order.
-    if [ -f "$data/global/pg_control" ]; then system=$(od -An -tu8 -N8 "$data/global/pg_control" | tr -d ' '); fi
-    printf '%s"%s":{"data":%s,"empty":%s,"standby":%s,"version":"%s","system":"%s","owner":"%s","kilobytes":%s}' "$comma" "$node" \
-        "$(yes_no test -s "$data/PG_VERSION")" "$(yes_no empty_folder "$data")" "$(yes_no test -e "$data/standby.signal")" \
-        "$version" "$system" "$(stat -c %u:%g "$data" 2>/dev/null || true)" "$(if [ -d "$data" ]; then du -sk "$data" 2>/dev/null | cut -f 1; else echo 0; fi)"
+    data=$root/$node/data found=$nothing
+    if [ -d "$data" ] && [ ! -h "$data" ]; then
+        found=$(cd "$data" && timeout 120 setpriv --reuid "$(stat -c %u .)" --regid "$(stat -c %g .)" --clear-groups \
+            /bin/sh -c "$look" look pgdata) || {
+            printf '%s cannot be looked at\n' "$data" >&2
+            exit 1
+        }
+    elif [ -e "$data" ] || [ -h "$data" ]; then
+        printf '%s is no folder\n' "$data" >&2
+        exit 1
+    fi
+    printf '%s"%s":{%s,"owner":"%s"}' "$comma" "$node" "$found" "$(stat -c %u:%g "$data/pgdata" 2>/dev/null || true)"
     comma=,
 done
 printf '}}\n'

@@ -1,0 +1,830 @@
+//! The door to what is below a node's folders. PostgreSQL's user in the container
+//! may rearrange it at any moment: whoever works there becomes that user, follows
+//! no link, crosses no mount, and waits for nothing but a disk.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, chmodat, fstat,
+    fstatvfs, fsync, openat, openat2, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+/// A folder of PostgreSQL's holds fewer names than this.
+const NAMES_AT_MOST: usize = 1_000_000;
+
+/// A tree is gone through no deeper than this: PostgreSQL's own is five deep.
+const DEPTH_AT_MOST: usize = 32;
+
+/// Longest for removing a tree, which somebody may be filling.
+const REMOVE_AT_MOST: Duration = Duration::from_secs(600);
+
+/// Longest for adding up the sizes in a tree.
+const ADD_UP_AT_MOST: Duration = Duration::from_secs(120);
+
+/// Tries to find a name that is free.
+const NAME_TRIES: usize = 8;
+
+/// A folder above everything that a container may write: nobody but root can put
+/// another in its place.
+#[derive(Debug)]
+pub struct DataDir {
+    folder: OwnedFd,
+    owner: (Uid, Gid),
+}
+
+impl DataDir {
+    /// Opens a node's folder.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is no folder; a link is none.
+    pub fn open(path: &Path) -> io::Result<DataDir> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(CWD, path, flags, Mode::empty()).map_err(no_folder)?;
+        let about = fstat(&folder)?;
+        Ok(DataDir {
+            folder,
+            owner: (Uid::from_raw(about.st_uid), Gid::from_raw(about.st_gid)),
+        })
+    }
+
+    /// Returns the ids of its owner and group.
+    pub fn owner(&self) -> (u32, u32) {
+        let (uid, gid) = self.owner;
+        (uid.as_raw(), gid.as_raw())
+    }
+
+    /// Does something below the folder as its owner, on a thread of its own: what
+    /// goes wrong there reaches nothing that the owner could not reach anyway.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the work does, or if the thread cannot become the owner.
+    pub fn enter<T: Send>(
+        &self,
+        work: impl FnOnce(&Folder) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        thread::scope(|scope| {
+            let inside = thread::Builder::new().name("data".to_owned());
+            let inside = inside.spawn_scoped(scope, || {
+                self.become_owner()?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd = openat(&self.folder, ".", flags, Mode::empty())?;
+                work(&Folder {
+                    fd,
+                    owner: self.owner.0,
+                })
+            })?;
+            // A panic has ended the process already.
+            inside
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("panicked")))
+        })
+    }
+
+    /// Changes this thread alone, and for good.
+    fn become_owner(&self) -> io::Result<()> {
+        let (uid, gid) = self.owner;
+        if geteuid() == uid {
+            return Ok(());
+        }
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    }
+}
+
+/// A folder below a node's, open.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    owner: Uid,
+}
+
+/// Which file or folder something is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl Place {
+    /// Makes a place of what the kernel tells.
+    pub fn new(device: (u32, u32), inode: u64) -> Place {
+        Place { device, inode }
+    }
+
+    fn of(about: &Stat) -> Place {
+        let device = about.st_dev;
+        Place {
+            device: (rustix::fs::major(device), rustix::fs::minor(device)),
+            inode: about.st_ino,
+        }
+    }
+}
+
+impl Folder {
+    /// Opens a folder in this one; nothing if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is something else, or it belongs to somebody else.
+    pub fn folder(&self, name: &str) -> io::Result<Option<Folder>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = match self.open(name, flags, Mode::empty()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        self.is_owners(&fstat(&fd)?)?;
+        let owner = self.owner;
+        Ok(Some(Folder { fd, owner }))
+    }
+
+    /// Opens a file to be read; nothing if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is no regular file of the owner's.
+    pub fn file(&self, name: &str) -> io::Result<Option<File>> {
+        let fd = match self.open(name, OFlags::RDONLY, Mode::empty()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let about = fstat(&fd)?;
+        if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        self.is_owners(&about)?;
+        Ok(Some(File::from(fd)))
+    }
+
+    /// Reads the beginning of a file, up to `at_most` bytes; nothing if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::file`].
+    pub fn read(&self, name: &str, at_most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(name)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.take(at_most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Says whether a regular file has this name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that cannot be seen.
+    pub fn has_file(&self, name: &str) -> io::Result<bool> {
+        let about = self.about(name)?;
+        Ok(about.is_some_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::RegularFile))
+    }
+
+    /// Returns the size of a regular file; nothing if there is none of this name.
+    pub fn size_of(&self, name: &str) -> Option<u64> {
+        let about = self.about(name).ok()??;
+        let regular = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
+        regular.then(|| u64::try_from(about.st_size).ok())?
+    }
+
+    /// Says whether anything has this name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that cannot be seen.
+    pub fn has(&self, name: &str) -> io::Result<bool> {
+        Ok(self.about(name)?.is_some())
+    }
+
+    /// Returns what `pick` makes of the names in this folder.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they cannot be read, or are too many.
+    pub fn names<T>(&self, mut pick: impl FnMut(&str) -> Option<T>) -> io::Result<Vec<T>> {
+        let mut picked = Vec::new();
+        let mut seen = 0;
+        for entry in Dir::read_from(&self.fd)? {
+            seen += 1;
+            if seen > NAMES_AT_MOST {
+                return Err(io::Error::other("it holds too many files"));
+            }
+            let entry = entry?;
+            picked.extend(entry.file_name().to_str().ok().and_then(&mut pick));
+        }
+        Ok(picked)
+    }
+
+    /// Says whether nothing is in it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be read.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(entries(&self.fd, 1)?.is_empty())
+    }
+
+    /// Makes an empty file of the owner's here for good, whatever had its name,
+    /// and sees that it is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that is not certain.
+    pub fn put_empty(&self, name: &str) -> io::Result<()> {
+        if self.has_file(name)? {
+            // A full disk takes nothing new, and needs nothing.
+            if let Ok(Some(file)) = self.file(name) {
+                file.sync_all()?;
+                return self.sync();
+            }
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let (beside, fd) = self.fresh(name, |beside| {
+            self.open(beside, flags, Mode::from_raw_mode(0o600))
+        })?;
+        let mut file = File::from(fd);
+        let made = file.flush().and_then(|()| file.sync_all());
+        if let Err(error) = made.and_then(|()| self.replace(&beside, name)) {
+            let _ = unlinkat(&self.fd, beside.as_str(), AtFlags::empty());
+            return Err(error);
+        }
+        self.sync()?;
+        let own = Place::of(&fstat(&file)?);
+        match self.about(name)? {
+            Some(there) if Place::of(&there) == own => Ok(()),
+            _ => Err(io::Error::other(format!("{name} was taken away again"))),
+        }
+    }
+
+    /// Gives `from` the name `to`, whatever has it.
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        let renamed = renameat_with(&self.fd, from, &self.fd, to, RenameFlags::empty());
+        match renamed {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                renameat_with(&self.fd, from, &self.fd, to, RenameFlags::EXCHANGE)?;
+                self.leave(from);
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes a folder if nothing is in it; a full one is only in the way of who
+    /// tidies up.
+    fn leave(&self, name: &str) {
+        if let Err(error) = unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            log::warn!("left_behind name={name} cause={:?}", error.to_string());
+        }
+    }
+
+    /// Removes what has a name, or moves it out of the way: to whom it belongs or how
+    /// deep it is does not matter.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it still has the name.
+    pub fn free(&self, name: &str) -> io::Result<()> {
+        self.remove(name).or_else(|error| {
+            log::warn!("left_behind name={name} cause={:?}", error.to_string());
+            self.take_away(name)
+        })
+    }
+
+    /// Removes an empty folder, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails if something is in it, or it is none.
+    pub fn remove_empty(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a name away for good and at once, whatever has it; what is there no
+    /// more is no error.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it still has the name.
+    pub fn take_away(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let (aside, ()) = self.fresh(name, |aside| self.rename(name, aside))?;
+                self.leave(&aside);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.sync()
+    }
+
+    /// Gives something another name, which must be free, for good.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not there, or the name is taken.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE)?;
+        self.sync()
+    }
+
+    /// Takes a name away for good, whatever has it; what is there no more is no
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// Fails if something of it stays.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let limit = Instant::now() + REMOVE_AT_MOST;
+        let mut trees = vec![name.to_owned()];
+        while let Some(tree) = trees.pop() {
+            match unlinkat(&self.fd, tree.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+            loop {
+                let inside = self.open_anyhow(&self.fd, tree.as_bytes())?;
+                self.clear(&inside, DEPTH_AT_MOST, &mut trees, limit)?;
+                match unlinkat(&self.fd, tree.as_str(), AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => break,
+                    // Somebody puts more there.
+                    Err(Errno::NOTEMPTY) => in_time(limit)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.sync()
+    }
+
+    /// Removes what is in a folder. What lies too deep is brought up here, and
+    /// listed.
+    fn clear(
+        &self,
+        folder: &OwnedFd,
+        depth: usize,
+        trees: &mut Vec<String>,
+        limit: Instant,
+    ) -> io::Result<()> {
+        const AT_ONCE: usize = 10_000;
+        loop {
+            let names = entries(folder, AT_ONCE)?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for name in names {
+                in_time(limit)?;
+                let name = name.as_slice();
+                match unlinkat(folder, name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    Err(Errno::ISDIR | Errno::PERM) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                if depth == 0 {
+                    let (up, ()) = self.fresh("deep", |up| {
+                        let flags = RenameFlags::NOREPLACE;
+                        Ok(renameat_with(folder, name, &self.fd, up, flags)?)
+                    })?;
+                    trees.push(up);
+                    continue;
+                }
+                let inside = self.open_anyhow(folder, name)?;
+                self.clear(&inside, depth - 1, trees, limit)?;
+                match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Opens a folder that is to be removed, whatever its mode.
+    fn open_anyhow(&self, folder: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let open = || open_beneath(folder, name, flags, Mode::empty());
+        match open() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                chmodat(folder, name, Mode::RWXU, AtFlags::empty())?;
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Returns the bytes that the files in this folder take, as far as they can be
+    /// seen.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that takes too long.
+    pub fn used_bytes(&self) -> io::Result<u64> {
+        add_up(&self.fd, DEPTH_AT_MOST, Instant::now() + ADD_UP_AT_MOST)
+    }
+
+    /// Returns the bytes that are free where it is.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file system cannot be asked.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let about = fstatvfs(&self.fd)?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
+    /// Makes what was created, renamed or removed here survive a power failure.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file system does not confirm it.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.fd)?)
+    }
+
+    /// Returns which folder this is.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel does not tell.
+    pub fn place(&self) -> io::Result<Place> {
+        Ok(Place::of(&fstat(&self.fd)?))
+    }
+
+    fn open(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        open_beneath(&self.fd, name.as_bytes(), flags, mode)
+    }
+
+    fn about(&self, name: &str) -> io::Result<Option<Stat>> {
+        match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) => Ok(Some(about)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_owners(&self, about: &Stat) -> io::Result<()> {
+        match about.st_uid == self.owner.as_raw() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "it belongs to the user id {}, not {}",
+                about.st_uid,
+                self.owner.as_raw()
+            ))),
+        }
+    }
+
+    /// Does something with a name that nobody has.
+    fn fresh<T>(
+        &self,
+        stem: &str,
+        mut make: impl FnMut(&str) -> io::Result<T>,
+    ) -> io::Result<(String, T)> {
+        let mut tried = 0;
+        loop {
+            let name = format!("{stem}.{:016x}", RandomState::new().hash_one(tried));
+            tried += 1;
+            match make(&name) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tried < NAME_TRIES => {}
+                made => return Ok((name, made?)),
+            }
+        }
+    }
+}
+
+/// Opens something below a folder, on its own file system and by no link; never
+/// waits for who is at a pipe's other end.
+fn open_beneath(folder: &OwnedFd, name: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    openat2(folder, OsStr::from_bytes(name), flags, mode, resolve).map_err(no_folder)
+}
+
+/// Says what is in the way where the kernel's words would not.
+fn no_folder(error: Errno) -> io::Error {
+    match error {
+        Errno::LOOP => io::Error::other("it is a link, which is not followed"),
+        Errno::NOTDIR => io::Error::other("it is no folder"),
+        Errno::XDEV => io::Error::other("it is a mount or leads out of the folder"),
+        other => other.into(),
+    }
+}
+
+fn in_time(limit: Instant) -> io::Result<()> {
+    match Instant::now() < limit {
+        true => Ok(()),
+        false => Err(io::Error::new(ErrorKind::TimedOut, "it takes too long")),
+    }
+}
+
+/// Lists up to `at_most` of the names in a folder.
+fn entries(folder: &OwnedFd, at_most: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_owned();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+        if names.len() == at_most {
+            break;
+        }
+    }
+    Ok(names)
+}
+
+fn add_up(folder: &OwnedFd, depth: usize, limit: Instant) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in Dir::read_from(folder)? {
+        in_time(limit)?;
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        // What vanishes meanwhile does not count.
+        let Ok(about) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        // In units of 512 bytes, whatever the file system's own.
+        bytes += u64::try_from(about.st_blocks).unwrap_or(0) * 512;
+        if FileType::from_raw_mode(about.st_mode) == FileType::Directory && depth > 0 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let inside = open_beneath(folder, name.to_bytes(), flags, Mode::empty());
+            bytes += inside.map_or(Ok(0), |inside| add_up(&inside, depth - 1, limit))?;
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+    use std::path::PathBuf;
+
+    /// Somebody who is not root, where we may become him.
+    const OWNER: u32 = 54_321;
+
+    /// A node's folder of its owner's, beside a file that is not.
+    struct Planted {
+        _all: tempfile::TempDir,
+        data: PathBuf,
+        outside: PathBuf,
+    }
+
+    impl Planted {
+        fn new() -> Planted {
+            let all = tempfile::tempdir().expect("a folder");
+            let (data, outside) = (all.path().join("data"), all.path().join("outside"));
+            fs::set_permissions(all.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+            fs::create_dir(&data).expect("makes");
+            fs::create_dir(all.path().join("elsewhere")).expect("makes");
+            fs::write(all.path().join("elsewhere/kept"), "kept").expect("writes");
+            fs::write(&outside, "secret").expect("writes");
+            let planted = Planted {
+                _all: all,
+                data,
+                outside,
+            };
+            planted.owned(&planted.data);
+            planted
+        }
+
+        fn owned(&self, path: &Path) {
+            if geteuid().is_root() {
+                lchown(path, Some(OWNER), Some(OWNER)).expect("root may");
+            }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.data.join(name)
+        }
+
+        /// Plants a thing under a name, as the owner would.
+        fn plant(&self, name: &str, kind: &str) {
+            let path = self.at(name);
+            let elsewhere = self.outside.with_file_name("elsewhere");
+            match kind {
+                "nothing" => return,
+                "file" => fs::write(&path, "old").expect("writes"),
+                "link out" => symlink(&self.outside, &path).expect("links"),
+                "link to a folder" => symlink(&elsewhere, &path).expect("links"),
+                "link to nothing" => {
+                    symlink(self.outside.with_file_name("new"), &path).expect("links")
+                }
+                "link within" => {
+                    fs::write(self.at("within"), "within").expect("writes");
+                    symlink("within", &path).expect("links");
+                }
+                "pipe" => {
+                    rustix::fs::mkfifoat(CWD, &path, Mode::RWXU).expect("makes");
+                }
+                "folder" => fs::create_dir(&path).expect("makes"),
+                "full folder" => {
+                    fs::create_dir(&path).expect("makes");
+                    fs::write(path.join("file"), "file").expect("writes");
+                    self.owned(&path.join("file"));
+                }
+                "sparse file" => {
+                    let file = File::create(&path).expect("makes");
+                    file.set_len(1 << 40).expect("no bytes");
+                }
+                "hard link" => {
+                    fs::write(self.at("twin"), "twin").expect("writes");
+                    fs::hard_link(self.at("twin"), &path).expect("links");
+                    self.owned(&self.at("twin"));
+                }
+                "foreign file" => {
+                    fs::write(&path, "root's").expect("writes");
+                    return;
+                }
+                "deep tree" => {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                    let open = |folder: &OwnedFd, name: &str| {
+                        open_beneath(folder, name.as_bytes(), flags, Mode::empty()).expect("opens")
+                    };
+                    fs::create_dir(&path).expect("makes");
+                    let data = openat(CWD, &self.data, flags, Mode::empty()).expect("opens");
+                    let mut at = open(&data, name);
+                    for _ in 0..3_000 {
+                        rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("makes");
+                        at = open(&at, "d");
+                        if geteuid().is_root() {
+                            let (uid, gid) = (Uid::from_raw(OWNER), Gid::from_raw(OWNER));
+                            let at = open_beneath(&at, b".", OFlags::RDONLY, Mode::empty());
+                            let at = at.expect("opens");
+                            rustix::fs::fchown(at, Some(uid), Some(gid)).expect("root may");
+                        }
+                    }
+                }
+                other => panic!("what is {other}?"),
+            }
+            self.owned(&path);
+        }
+
+        fn enter<T: Send>(
+            &self,
+            work: impl FnOnce(&Folder) -> io::Result<T> + Send,
+        ) -> io::Result<T> {
+            DataDir::open(&self.data).expect("it is there").enter(work)
+        }
+
+        /// Fails if anything outside the folder is not as it was.
+        fn nothing_outside_is_touched(&self, what: &str) {
+            let about = fs::metadata(&self.outside).expect("it is there");
+            assert_eq!(about.uid(), geteuid().as_raw(), "{what}");
+            assert_eq!(
+                fs::read(&self.outside).expect("it is ours"),
+                b"secret",
+                "{what}"
+            );
+            let beside = fs::read_dir(self.data.parent().expect("it has one")).expect("reads");
+            let mut names: Vec<_> = beside.flatten().map(|it| it.file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["data", "elsewhere", "outside"], "{what}");
+            let kept = self.outside.with_file_name("elsewhere").join("kept");
+            assert_eq!(fs::read(kept).expect("it is there"), b"kept", "{what}");
+        }
+    }
+
+    const KINDS: [&str; 13] = [
+        "nothing",
+        "file",
+        "link out",
+        "link to a folder",
+        "link to nothing",
+        "link within",
+        "pipe",
+        "folder",
+        "full folder",
+        "sparse file",
+        "hard link",
+        "foreign file",
+        "deep tree",
+    ];
+
+    #[test]
+    fn an_empty_file_is_put_in_the_place_of_anything_and_taken_away_again() {
+        for kind in KINDS {
+            let planted = Planted::new();
+            planted.plant("name", kind);
+            planted.enter(|data| data.put_empty("name")).expect(kind);
+            let about = fs::symlink_metadata(planted.at("name")).expect("it is there");
+            assert!(about.is_file(), "{kind}");
+            if geteuid().is_root() {
+                assert_eq!(about.uid(), OWNER, "{kind}");
+            }
+            planted.nothing_outside_is_touched(kind);
+            planted.enter(|data| data.take_away("name")).expect(kind);
+            assert!(fs::symlink_metadata(planted.at("name")).is_err(), "{kind}");
+            planted.nothing_outside_is_touched(kind);
+        }
+    }
+
+    #[test]
+    fn anything_is_taken_away_at_once_and_removed_whole() {
+        for kind in KINDS {
+            for whole in [false, true] {
+                let planted = Planted::new();
+                planted.plant("name", kind);
+                let done = planted.enter(|data| match whole {
+                    true => data.remove("name"),
+                    false => data.take_away("name"),
+                });
+                done.expect(kind);
+                assert!(fs::symlink_metadata(planted.at("name")).is_err(), "{kind}");
+                let left = fs::read_dir(&planted.data).expect("reads").count();
+                let beside = usize::from(["link within", "hard link"].contains(&kind));
+                let aside = usize::from(!whole && ["full folder", "deep tree"].contains(&kind));
+                assert_eq!(left, beside + aside, "{kind} {whole}");
+                planted.nothing_outside_is_touched(kind);
+            }
+        }
+    }
+
+    #[test]
+    fn only_regular_files_of_the_owners_are_read_and_no_more_than_was_asked_for() {
+        for kind in KINDS {
+            let planted = Planted::new();
+            planted.plant("name", kind);
+            let read = planted.enter(|data| data.read("name", 8));
+            match kind {
+                "nothing" => assert_eq!(read.expect(kind), None),
+                "file" => assert_eq!(read.expect(kind).as_deref(), Some(&b"old"[..])),
+                "hard link" => assert_eq!(read.expect(kind).as_deref(), Some(&b"twin"[..])),
+                "sparse file" => assert_eq!(read.expect(kind), Some(vec![0; 8])),
+                "foreign file" if !geteuid().is_root() => {}
+                _ => assert!(read.is_err(), "{kind}: {read:?}"),
+            }
+            let folder = planted.enter(|data| Ok(data.folder("name")?.is_some()));
+            match kind {
+                "nothing" => assert!(!folder.expect(kind)),
+                "folder" | "full folder" | "deep tree" => assert!(folder.expect(kind)),
+                _ => assert!(folder.is_err(), "{kind}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_added_up_is_bounded_and_follows_nothing() {
+        for kind in KINDS {
+            let planted = Planted::new();
+            planted.plant("name", kind);
+            let bytes = planted.enter(Folder::used_bytes).expect(kind);
+            assert!(bytes < 1 << 20, "{kind}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_folders_own_place_is_refused() {
+        let planted = Planted::new();
+        let link = planted.data.with_file_name("elsewhere").join("link");
+        symlink(&planted.data, &link).expect("links");
+        assert!(DataDir::open(&link).is_err());
+        assert!(planted.enter(|data| data.folder("..").map(drop)).is_err());
+        assert!(planted.enter(|data| data.folder("/etc").map(drop)).is_err());
+    }
+
+    #[test]
+    fn what_is_renamed_takes_nobodys_place() {
+        let planted = Planted::new();
+        planted.plant("name", "full folder");
+        planted.plant("taken", "file");
+        assert!(planted.enter(|data| data.rename("name", "taken")).is_err());
+        planted
+            .enter(|data| data.rename("name", "free"))
+            .expect("renames");
+        assert!(planted.at("free/file").exists());
+        assert!(planted.enter(|data| data.remove_empty("free")).is_err());
+    }
+
+    #[test]
+    fn only_the_thread_inside_becomes_the_owner() {
+        let planted = Planted::new();
+        let before = geteuid();
+        let inside = planted.enter(|_| Ok(geteuid())).expect("enters");
+        if before.is_root() {
+            assert_eq!(inside.as_raw(), OWNER);
+        }
+        assert_eq!(geteuid(), before);
+    }
+}
