@@ -197,7 +197,8 @@ pub fn decide(seen: &Witnesses, confirm: Duration) -> Decision {
     if seen.unserved < confirm || seen.misses < MISSES {
         return Decision::Unconfirmed;
     }
-    if !seen.known || started_since(seen) {
+    // What is frozen does not start.
+    if !seen.known || !is_frozen(seen) && started_since(seen) {
         return Decision::Wait(Reason::PairStarting);
     }
     if is_dead(seen) {
@@ -214,6 +215,12 @@ pub fn decide(seen: &Witnesses, confirm: Duration) -> Decision {
 /// Says whether it cannot take a write any more, whatever the host is like.
 fn is_dead(seen: &Witnesses) -> bool {
     seen.shut_down || seen.container == Container::Down && seen.processes == Processes::None
+}
+
+/// Says whether it was frozen. Nobody becomes so by being slow: the host may be as
+/// busy as it likes.
+fn is_frozen(seen: &Witnesses) -> bool {
+    seen.container == Container::Paused || seen.processes == Processes::Frozen
 }
 
 /// Says whether the standby was started after the primary fell silent: who
@@ -235,8 +242,7 @@ fn still_there(seen: &Witnesses, confirm: Duration) -> Option<Reason> {
     if seen.standby.heard.is_some_and(hears) {
         return Some(Reason::WitnessDisagrees);
     }
-    // Nobody becomes frozen by being slow: the host may be as busy as it likes.
-    let frozen = seen.container == Container::Paused || seen.processes == Processes::Frozen;
+    let frozen = is_frozen(seen);
     if !frozen && seen.host_overloaded {
         return Some(Reason::HostOverloaded);
     }
@@ -389,6 +395,14 @@ mod tests {
                     ..DEAD
                 },
                 Wait(PairStarting),
+            ),
+            (
+                "frozen, its standby younger",
+                Witnesses {
+                    standby: just_started,
+                    ..paused
+                },
+                Replace,
             ),
             (
                 "dead, its standby younger",

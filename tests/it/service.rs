@@ -165,8 +165,8 @@ pub fn drill_measures_what_the_guard_does(host: &Host) {
     eprintln!("drill.yml: {saw:?}");
     assert!(saw.acknowledged > 100, "{saw:?}");
     assert_eq!(saw.lost, 0, "{saw:?}");
-    // No sooner than it may.
-    assert!(saw.in_order() && saw.detected > 5.0, "{saw:?}");
+    // No sooner than it may: its last answer may be older than its death.
+    assert!(saw.in_order() && saw.detected > 4.0, "{saw:?}");
     host.has_primary("b");
 }
 
