@@ -86,7 +86,7 @@ pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Trouble> {
         return Ok(());
     }
     job.primary_is_well()?;
-    if extent == Extent::Whole && pair.streams(node)? {
+    if extent == Extent::Whole && pair.streams(node)? && job.is_on_primarys_timeline() {
         pair.say(&format!("{node} streams"));
         return job.tidy_up();
     }
@@ -178,9 +178,14 @@ impl Job<'_> {
     /// Says whether the node's last valid record lies behind the place where the
     /// primary's own history begins, if that can be read.
     fn goes_beyond_fork(&self, control: &Control) -> Option<bool> {
-        let beyond = wal::in_pg_wal(&self.pair.layout, self.node, |folder| {
-            let timeline = wal::newest_timeline(folder, control);
-            let fork = self.fork_of(timeline).ok_or("it was never left")?;
+        let layout = &self.pair.layout;
+        let timeline = wal::in_pg_wal(layout, self.node, |folder| {
+            Ok(wal::newest_timeline(folder, control))
+        });
+        let timeline = timeline.ok()?;
+        // Who works in one node's data does not see the other's.
+        let fork = self.fork_of(timeline)?;
+        let beyond = wal::in_pg_wal(layout, self.node, |folder| {
             wal::walk(folder, timeline, control.system, fork)
         });
         beyond.ok().map(|walk| walk.records > 0)
@@ -206,7 +211,7 @@ impl Job<'_> {
         let mut last = String::new();
         let mut starts = 1;
         loop {
-            if pair.streams(node)? {
+            if pair.streams(node)? && self.is_on_primarys_timeline() {
                 pair.say(&format!("{node} streams from {}", self.primary));
                 return Ok(());
             }
@@ -233,6 +238,16 @@ impl Job<'_> {
             }
             thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Says whether what it receives is the primary's history. One that has more than
+    /// the primary's past streams the rest of that for a moment, and gets no further.
+    fn is_on_primarys_timeline(&self) -> bool {
+        let received = "SELECT lpad(upper(to_hex(received_tli)), 8, '0') FROM pg_stat_wal_receiver";
+        let received = self.pair.value(self.node, received);
+        let written = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
+        let written = self.pair.value(self.primary, written);
+        received.is_ok() && received == written
     }
 
     fn position(&self) -> Result<String, SqlError> {
