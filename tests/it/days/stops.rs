@@ -71,9 +71,9 @@ fn what_cannot_be_stopped_is_refused(pair: &Deployment, primary: &str) {
         let pid = process_of(pair, node, title).expect("it runs");
         signal("STOP", &pid);
         // Docker may be asking for its health through a process that waits for it.
-        let frozen = format!("processes [{pid}");
-        pair.is_told(&["switchover"], 3, &[&frozen, "kill -CONT"]);
-        pair.is_told(&["switchover", "--dry-run"], 3, &[&frozen]);
+        let frozen = [pid.as_str(), "are frozen (kill -CONT"];
+        pair.is_told(&["switchover"], 3, &frozen);
+        pair.is_told(&["switchover", "--dry-run"], 3, &frozen);
         signal("CONT", &pid);
     }
     pair.has_primary(primary);
