@@ -397,8 +397,15 @@ impl Pair {
         if disk.control()?.ended == Ended::InProduction {
             return Err(failed(format!("{node} was started again by somebody else")));
         }
-        // What was at work until now may have taken it away.
-        self.fence(node, shut_down.place)
+        // What was at work until now may have taken the fence away; and who was
+        // started while there was none is a primary.
+        self.fence(node, shut_down.place)?;
+        match disk.fenced || self.at_work(node)?.is_empty() {
+            true => Ok(()),
+            false => Err(failed(format!(
+                "{node} had lost its fence when somebody else started it"
+            ))),
+        }
     }
 
     /// Says whether a node's server runs, and is no primary that takes sessions: it
