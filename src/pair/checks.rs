@@ -162,9 +162,8 @@ fn not_archived(pair: &Pair, from: Node, to: Node) -> io::Result<Vec<String>> {
     })?;
     let mut names = ready.unwrap_or_default();
     let there = disk::in_pgdata(&pair.layout, to, |pgdata| {
-        if let Some(wal) = pgdata.folder("pg_wal")? {
-            names.retain(|name| wal.size_of(name).is_some());
-        }
+        let wal = pgdata.folder("pg_wal")?;
+        names.retain(|name| wal.as_ref().and_then(|wal| wal.size_of(name)).is_some());
         Ok(names)
     })?;
     Ok(there.unwrap_or_default())

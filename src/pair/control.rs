@@ -57,7 +57,10 @@ pub enum ControlError {
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ControlError::NoData(error) => write!(f, "{error}"),
+            ControlError::NoData(error) => write!(
+                f,
+                "{error}: put the data back there, or move away what is there and run pgpair rejoin"
+            ),
             ControlError::Unreadable(error) => write!(f, "global/pg_control: {error}"),
             ControlError::Short => f.write_str("global/pg_control is damaged"),
             ControlError::Unknown => f.write_str(
