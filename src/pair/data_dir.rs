@@ -50,8 +50,7 @@ impl DataDir {
     ///
     /// Fails if it is no folder; a link is none.
     pub fn open(path: &Path) -> io::Result<DataDir> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = openat(CWD, path, flags, Mode::empty()).map_err(no_folder)?;
+        let folder = open_folder(path)?;
         let about = fstat(&folder)?;
         Ok(DataDir {
             folder,
@@ -507,15 +506,28 @@ impl Folder {
     }
 }
 
+/// How a name below a folder is followed: within it, on its own file system, by no
+/// link.
+pub const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// Opens a folder whose own folder is root's, as a place to begin at.
+///
+/// # Errors
+///
+/// Fails if it is no folder; a link is none.
+pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(no_folder)
+}
+
 /// Opens something below a folder, on its own file system and by no link; never
 /// waits for who is at a pipe's other end.
 fn open_beneath(folder: &OwnedFd, name: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    openat2(folder, OsStr::from_bytes(name), flags, mode, resolve).map_err(no_folder)
+    openat2(folder, OsStr::from_bytes(name), flags, mode, BENEATH).map_err(no_folder)
 }
 
 /// Says what is in the way where the kernel's words would not.

@@ -13,9 +13,10 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
 use rustix::net::sockopt::socket_peercred;
 
+use super::data_dir;
 use super::disk;
 use super::layout::{Layout, Node};
 use super::process_table;
@@ -39,14 +40,9 @@ const DRIVER_AT_MOST: Timespec = Timespec {
 ///
 /// Fails if nobody listens, or somebody else does than a server in the node's data.
 pub fn connect(layout: &Layout, node: Node) -> io::Result<UnixStream> {
-    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = openat(CWD, layout.run(node), folder, Mode::empty())?;
+    let folder = data_dir::open_folder(&layout.run(node))?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    let socket = openat2(&folder, NAME, flags, Mode::empty(), resolve)?;
+    let socket = openat2(&folder, NAME, flags, Mode::empty(), data_dir::BENEATH)?;
     if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
         return Err(io::Error::other(format!("{NAME} is no socket")));
     }
@@ -79,9 +75,8 @@ impl Relay {
     /// Fails if there is no place, or no thread.
     pub fn to(server: UnixStream, layout: &Layout) -> io::Result<Relay> {
         let path = own_folder(layout)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let relay = Relay {
-            folder: openat(CWD, &path, flags, Mode::empty())?,
+            folder: data_dir::open_folder(&path)?,
             path,
         };
         let listener = UnixListener::bind(relay.directory().join(NAME))?;
