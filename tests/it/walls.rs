@@ -62,6 +62,7 @@ options = f'fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other'
 if libc.mount(b'dead', where.encode(), b'fuse', 0, options.encode()) != 0:
     raise OSError(ctypes.get_errno(), 'mount')
 if os.fork() == 0:
+    libc.prctl(1, 9)
     os.chdir(where)
     os.write(1, b'inside\n')
     signal.pause()
@@ -320,7 +321,7 @@ fn answers_without_end_and_words_of_somebody_elses_stay_small(pair: &Deployment,
         "mv /var/run/postgresql/.s.PGSQL.5432 /var/run/postgresql/kept",
     );
     for kind in ["rows", "words"] {
-        let mut server = started(
+        let server = started(
             Command::new("python3")
                 .args(["-c", FALSE_SERVER])
                 .arg(&socket)
@@ -339,7 +340,7 @@ fn answers_without_end_and_words_of_somebody_elses_stay_small(pair: &Deployment,
             "{line:?}"
         );
         assert!(line.len() < 1500, "{} bytes", line.len());
-        process::end(&mut server);
+        drop(server);
         fs::remove_file(&socket).expect("it is there");
     }
     plant(
@@ -376,8 +377,26 @@ fn held_by(mut command: Command) -> (process::Outcome, u64) {
     (outcome, held)
 }
 
+/// A program that ends with the test, however that ends.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        process::end(&mut self.0);
+    }
+}
+
+/// A mount that goes with the test likewise.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// Starts a program and waits until it has said something.
-fn started(command: &mut Command) -> Child {
+fn started(command: &mut Command) -> Started {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -385,14 +404,15 @@ fn started(command: &mut Command) -> Child {
     let mut said = [0; 1];
     let stdout = child.stdout.as_mut().expect("piped");
     std::io::Read::read_exact(stdout, &mut said).expect("it works");
-    child
+    Started(child)
 }
 
 fn somebody_on_a_dead_mount_hangs_nothing(pair: &Deployment, primary: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let (mount, dead) = (folder.path().join("mount"), folder.path().join("dead"));
     fs::create_dir(&mount).expect("makes");
-    let mut server = started(
+    let _mounted = Mounted(mount.clone());
+    let server = started(
         Command::new("python3")
             .args(["-c", DEAD_MOUNT])
             .args([&mount, &dead]),
@@ -404,13 +424,7 @@ fn somebody_on_a_dead_mount_hangs_nothing(pair: &Deployment, primary: &str) {
     observer.end();
     pair.does(&["switchover", primary]);
     eprintln!("two switchovers beside a dead mount: {:?}", began.elapsed());
-    // Whoever is in there goes with it.
-    let umount = Command::new("umount").arg("--lazy").arg(&mount).status();
-    assert!(umount.expect("umount runs").success());
-    process::end(&mut server);
-    let _ = Command::new("pkill")
-        .args(["-KILL", "-f", &mount.display().to_string()])
-        .status();
+    drop(server);
     pair.has_primary(primary);
 }
 
