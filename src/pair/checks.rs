@@ -16,12 +16,12 @@ use super::trouble::{Trouble, refused};
 const PASSES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Receivers of WAL other than the standby that have not replied for longer than
-/// two seconds, with the seconds.
+/// two seconds, or not at all since they came, with the seconds.
 const RECEIVERS: &str = "SELECT pid, left(application_name, 64), \
-       extract(epoch FROM clock_timestamp() - reply_time)::bigint \
+       extract(epoch FROM clock_timestamp() - coalesce(reply_time, backend_start))::bigint \
      FROM pg_stat_replication \
      WHERE application_name <> $NAME AND state <> 'backup' \
-       AND reply_time < clock_timestamp() - interval '2 s'";
+       AND coalesce(reply_time, backend_start) < clock_timestamp() - interval '2 s'";
 
 /// Base backups that are being taken.
 const BACKUPS: &str = "SELECT pid FROM pg_stat_progress_basebackup";
