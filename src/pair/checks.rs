@@ -214,8 +214,8 @@ fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
 fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Trouble> {
     let pids = pair.processes(node)?;
     let parent = |pid: u32| process_table::parent_of(pid).filter(|parent| pids.contains(parent));
-    let main = pids.iter().find(|pid| parent(**pid).is_none());
-    let server = main.and_then(|pid| process_table::name_of(*pid));
+    let main = process_table::eldest(&pids);
+    let server = main.and_then(process_table::name_of);
     for pid in &pids {
         let Some(backend) = parent(*pid) else {
             continue;
@@ -223,7 +223,7 @@ fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Trouble> {
         let own = |pid| process_table::name_of(pid) == server;
         let archiver = || process_table::title_of(backend).contains("archiver");
         // What has lost its parent is nobody's any more.
-        if Some(&backend) == main || own(*pid) || !own(backend) || archiver() {
+        if Some(backend) == main || own(*pid) || !own(backend) || archiver() {
             continue;
         }
         let inner = process_table::inner_pid(backend).unwrap_or(backend);

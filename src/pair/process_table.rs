@@ -111,6 +111,16 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     fields(&stat)?.get(1)?.parse().ok()
 }
 
+/// Returns the one of these that the others descend from. One that has ended
+/// meanwhile has no parent either, and may have any number.
+pub fn eldest(pids: &[u32]) -> Option<u32> {
+    let from_outside = |pid: &u32| parent_of(*pid).is_some_and(|it| !pids.contains(&it));
+    let eldest: Vec<u32> = pids.iter().copied().filter(from_outside).collect();
+    // Of several, as where a person has opened a shell there, the container's own.
+    let own = eldest.iter().find(|pid| inner_pid(**pid) == Some(1));
+    own.or(eldest.first()).copied()
+}
+
 /// Returns the name of a process's program, cut as the kernel does it.
 pub fn name_of(pid: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
@@ -238,6 +248,29 @@ mod tests {
         child.wait().expect("it is ours");
         assert_eq!(works(place), Some(Vec::new()));
         assert_eq!(place_of(child.id()), None);
+    }
+
+    #[test]
+    fn the_eldest_is_who_the_others_descend_from_and_no_process_that_has_ended() {
+        let mut ended = Command::new("true").spawn().expect("true runs");
+        let gone = ended.id();
+        ended.wait().expect("it is ours");
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 60 & echo $!; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let mut line = String::new();
+        let stdout = shell.stdout.take().expect("piped");
+        let mut stdout = std::io::BufReader::new(stdout);
+        std::io::BufRead::read_line(&mut stdout, &mut line).expect("it says so");
+        let child: u32 = line.trim().parse().expect("a number");
+        assert_eq!(eldest(&[gone, child, shell.id()]), Some(shell.id()));
+        assert_eq!(eldest(&[gone]), None);
+        let both = format!("kill {child} {}", shell.id());
+        let ended = Command::new("sh").args(["-c", &both]).status();
+        assert!(ended.expect("kill runs").success());
+        shell.wait().expect("it is ours");
     }
 
     #[test]
