@@ -48,7 +48,7 @@ down: ## Take all of it away, data included; asks first (CONFIRM=yes answers)
 
 status: ## Show the containers and what /ready answers
 ifeq ($(HERE),)
-	@ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible -i $(INVENTORY) docker_hosts -m ansible.builtin.command -a 'pgpair status http://localhost:$(PORT)'
+	@ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg $(VENV)/bin/ansible -i $(INVENTORY) docker_hosts --become -m ansible.builtin.command -a 'docker exec $(PREFIX)-probe /pgpair status'
 else
 	@$(SETUP) own
 	@docker ps --all --filter label=org.pgpair.project=$(PREFIX) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'

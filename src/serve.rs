@@ -1,11 +1,12 @@
 //! `pgpair serve`: puts the parts together and runs until told to stop.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::handover;
+use crate::http::access::Listener;
 use crate::http::gate::{Gate, Options};
 use crate::http::handler::Waiter;
 use crate::probe::board::{Board, Rules};
@@ -29,12 +30,13 @@ fn run(config: Config) -> io::Result<u8> {
     // The main thread alone takes them, once everything is there to obey.
     handover::hold_signals();
     // Taken first: a port that is not to be had is told before anything else.
-    let listener = listener(&config)?;
+    let listeners = listeners(&config)?;
     logging::start(config.log).map_err(with("cannot log"))?;
     let room = limits::room_for(config.max_connections);
-    let gate = Gate::open(listener).map_err(with("cannot answer"))?;
+    let gate = Gate::open(listeners).map_err(with("cannot answer"))?;
 
-    let (names, settings): (Vec<String>, Vec<_>) = config.nodes.into_iter().unzip();
+    let (names, mut settings): (Vec<String>, Vec<_>) = config.nodes.into_iter().unzip();
+    let certificates = settings.iter_mut().map(|node| node.tls.watch()).collect();
     let rules = Rules {
         nodes: names.into(),
         policy: config.ready,
@@ -44,9 +46,12 @@ fn run(config: Config) -> io::Result<u8> {
     };
     let control = Arc::clone(gate.control());
     ctrlc::set_handler(move || control.stop()).map_err(io::Error::other)?;
+    let addresses = gate.addresses()?;
+    let details = addresses[1..].iter().map(|it| format!(" details={it}"));
     log::info!(
-        "listen address={} nodes={} version={}",
-        gate.address()?,
+        "listen address={}{} nodes={} version={}",
+        addresses[0],
+        details.collect::<String>(),
         rules.nodes.join(","),
         env!("CARGO_PKG_VERSION"),
     );
@@ -69,6 +74,8 @@ fn run(config: Config) -> io::Result<u8> {
         drain: config.drain,
         is_lent: config.handover.is_some(),
         guard,
+        hosts: config.hosts,
+        certificates,
     };
     handover::release_signals();
     Ok(answer(gate, &board, options))
@@ -84,16 +91,29 @@ fn answer(gate: Gate, board: &Board<Waiter>, options: Options) -> u8 {
     }
 }
 
-/// Takes the listening socket that somebody left us, or binds the address.
-fn listener(config: &Config) -> io::Result<TcpListener> {
-    if config.handover.is_some() {
-        return handover::take().map_err(with(
+/// Takes the listening socket that somebody left us, or binds the address; and another
+/// one for details, if they are told elsewhere.
+fn listeners(config: &Config) -> io::Result<Vec<(TcpListener, Listener)>> {
+    let first = match config.handover {
+        Some(_) => handover::take().map_err(with(
             "descriptor 3, which LISTEN_FDS announces, is no listening TCP socket",
-        ));
+        ))?,
+        None => bind(config.listen, "--listen")?,
+    };
+    let own = [Some(config.listen), first.local_addr().ok()];
+    match config.listen_details {
+        None => Ok(vec![(first, Listener::Roles)]),
+        Some(same) if own.contains(&Some(same)) => Ok(vec![(first, Listener::Details)]),
+        Some(other) => {
+            let second = bind(other, "--listen-details")?;
+            Ok(vec![(first, Listener::Roles), (second, Listener::Details)])
+        }
     }
-    let listen = config.listen;
-    TcpListener::bind(listen).map_err(with(format!(
-        "cannot listen on {listen} (stop what uses it, or choose another with --listen)"
+}
+
+fn bind(address: SocketAddr, flag: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).map_err(with(format!(
+        "cannot listen on {address} (stop what uses it, or choose another with {flag})"
     )))
 }
 

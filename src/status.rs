@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::client::{self, Target, Wanted};
+use crate::text;
 use crate::{EXIT_FAILURE, EXIT_NO_ANSWER, EXIT_NOT_WELL, EXIT_OK};
 
 /// What is asked when no path is given.
@@ -14,6 +15,9 @@ pub const DEFAULT_PATH: &str = "/status";
 
 /// `/status` never waits for PostgreSQL: two seconds are a long time for it.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest reason that is shown, of one who may be anybody.
+const CAUSE_AT_MOST: usize = 200;
 
 /// Time between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +71,12 @@ struct Node {
     login: Option<Login>,
 }
 
+/// What pgpair says instead.
+#[derive(Deserialize)]
+struct Refused {
+    detail: String,
+}
+
 #[derive(Deserialize)]
 struct Login {
     reason: String,
@@ -105,10 +115,12 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
         }
     };
     let Some(status) = Status::parse(&answer.body) else {
-        eprintln!(
-            "pgpair: the answer is not a /status (HTTP status {})",
-            answer.status
+        let refused = serde_json::from_slice::<Refused>(&answer.body);
+        let why = refused.map_or_else(
+            |_| "the answer is not a /status".to_owned(),
+            |it| text::printable(&it.detail, CAUSE_AT_MOST),
         );
+        eprintln!("pgpair: {why} (HTTP status {})", answer.status);
         return (String::new(), EXIT_NO_ANSWER);
     };
     let exit_code = if status.verdict == "ok" && status.ready {

@@ -68,6 +68,24 @@ pub const LISTEN: Setting = Setting {
               (LISTEN_FDS) is used instead. Defaults to 0.0.0.0:5000",
 };
 
+/// Where details are told.
+pub const LISTEN_DETAILS: Setting = Setting {
+    environment: "PGPAIR_LISTEN_DETAILS",
+    flag: "listen-details",
+    value: "ADDRESS:PORT",
+    meaning: "where /status, /metrics and /ui are told to other hosts too; it may be the same as \
+              --listen. At --listen they are told to this host's own clients only. Defaults to none",
+};
+
+/// By which names details may be asked for.
+pub const HOSTS: Setting = Setting {
+    environment: "PGPAIR_HOSTS",
+    flag: "hosts",
+    value: "A,B",
+    meaning: "host names by which clients may ask for /status, /metrics, /ui and ?write or ?login; \
+              addresses and localhost always may. Defaults to any; none at a loopback address",
+};
+
 /// When the pair is ready.
 pub const READY: Setting = Setting {
     environment: "PGPAIR_READY",
@@ -139,10 +157,12 @@ pub const LOG: Setting = Setting {
 };
 
 /// Every setting of `pgpair serve`, in the order of the documentation.
-pub const SETTINGS: [&Setting; 11] = [
+pub const SETTINGS: [&Setting; 13] = [
     &DATABASE_URL,
     &NODES,
     &LISTEN,
+    &LISTEN_DETAILS,
+    &HOSTS,
     &READY,
     &DEADLINE,
     &INTERVAL,
@@ -234,6 +254,11 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Where to answer HTTP. Defaults to `0.0.0.0:5000`.
     pub listen: SocketAddr,
+    /// Where details are told to other hosts too. Defaults to nowhere.
+    pub listen_details: Option<SocketAddr>,
+    /// Names by which details may be asked for, in small letters. Defaults to any, and
+    /// to none at a loopback address.
+    pub hosts: Option<Vec<String>>,
     /// A listening socket that was left to us, which is then used instead.
     pub handover: Option<Handover>,
     /// The pair's nodes, each with its name. At least one.
@@ -377,6 +402,8 @@ impl Config {
         let deadline = source.duration(&DEADLINE, "900ms", "10ms", "1m")?;
         Ok(Config {
             listen: listen(flags, environment)?,
+            listen_details: source.parsed(&LISTEN_DETAILS, address)?,
+            hosts: source.parsed(&HOSTS, hosts)?,
             handover: handover(environment)?,
             nodes: nodes::nodes(&source)?,
             ready: source.parsed(&READY, policy)?.unwrap_or_default(),
@@ -399,11 +426,23 @@ impl Config {
 /// Fails if it is no address and port.
 pub fn listen(flags: &Flags, environment: &Environment) -> Result<SocketAddr, ConfigError> {
     let source = Source { flags, environment };
-    let found = source.parsed(&LISTEN, |text| {
-        text.parse()
-            .map_err(|_| "use address:port, for example 127.0.0.1:5000 or [::]:5000".to_owned())
-    })?;
+    let found = source.parsed(&LISTEN, address)?;
     Ok(found.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "use address:port, for example 127.0.0.1:5000 or [::]:5000".to_owned())
+}
+
+fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let hosts = text.split(',').map(str::to_ascii_lowercase);
+    hosts
+        .map(|host| match value::is_host_name(&host) {
+            true => Ok(host),
+            false => Err("use host names without a port, separated by commas".to_owned()),
+        })
+        .collect()
 }
 
 /// Reads whether somebody leaves us a listening socket, as systemd does it.

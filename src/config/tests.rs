@@ -236,6 +236,12 @@ fn what_cannot_be_used_is_named_in_one_line_without_the_password() {
         (&[URL, ("PGPAIR_NODES", "a,a")], "PGPAIR_NODES"),
         (&[URL, ("PGPAIR_NODES", "a,b/c")], "PGPAIR_NODES"),
         (&[URL, ("PGPAIR_LISTEN", "5000")], "PGPAIR_LISTEN \"5000\""),
+        (
+            &[URL, ("PGPAIR_LISTEN_DETAILS", "localhost:1")],
+            "PGPAIR_LISTEN_DETAILS \"localhost:1\"",
+        ),
+        (&[URL, ("PGPAIR_HOSTS", "a,")], "PGPAIR_HOSTS \"a,\""),
+        (&[URL, ("PGPAIR_HOSTS", "a:1")], "PGPAIR_HOSTS \"a:1\""),
         (&[URL, ("PGPAIR_READY", "none")], "PGPAIR_READY \"none\""),
         (&[URL, ("PGPAIR_DEADLINE", "1")], "PGPAIR_DEADLINE \"1\""),
         (&[URL, ("PGPAIR_DEADLINE", "9ms")], "10ms to 1m"),

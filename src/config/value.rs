@@ -56,6 +56,19 @@ pub fn is_node_name(name: &str) -> bool {
         && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }
 
+/// Longest name of a host: that of DNS.
+const HOST_NAME_AT_MOST: usize = 253;
+
+/// Says whether `name` can be a host's: letters, digits, `-`, `_` and `.`, no dot at
+/// either end.
+pub fn is_host_name(name: &str) -> bool {
+    name.len() <= HOST_NAME_AT_MOST
+        && name.split('.').all(|label| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            !label.is_empty() && label.bytes().all(plain)
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +118,19 @@ mod tests {
         let long = "x".repeat(64);
         for name in ["", "a/b", "a b", "ä", "..", "-", "a\n", long.as_str()] {
             assert!(!is_node_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn host_names_have_labels() {
+        for name in ["a", "pgpair-probe", "db_1.example.com"] {
+            assert!(is_host_name(name), "{name}");
+        }
+        let long = "x".repeat(254);
+        for name in [
+            "", ".", "a.", ".a", "a..b", "a:1", "ä", "a b", "[::1]", "*", &long,
+        ] {
+            assert!(!is_host_name(name), "{name:?}");
         }
     }
 }

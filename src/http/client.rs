@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
+use super::access::{Origin, Standing};
 use super::head::{self, Head, MAX_HEAD_BYTES, Refusal};
 use super::reply::{BodyPart, Framing};
 use super::routes::OTHER;
@@ -56,6 +57,10 @@ pub enum Sent {
 /// One connection.
 pub struct Client {
     stream: TcpStream,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Where the request that is being worked on comes from.
+    pub origin: Origin,
     /// What it is at.
     pub state: State,
     /// When that began; a request or two do not make `Reading` any younger than the
@@ -86,10 +91,12 @@ pub struct Client {
 
 impl Client {
     /// Takes a socket that does not block.
-    pub fn new(stream: TcpStream) -> Client {
+    pub fn new(stream: TcpStream, standing: Standing) -> Client {
         let now = Instant::now();
         Client {
             stream,
+            standing,
+            origin: Origin::UNKNOWN,
             state: State::Reading,
             since: now,
             asked: now,
@@ -222,7 +229,8 @@ impl Client {
     }
 
     /// Begins to work on the request whose head takes so many bytes.
-    pub fn ask(&mut self, length: usize, framing: Framing) {
+    pub fn ask(&mut self, length: usize, framing: Framing, origin: Origin) {
+        self.origin = origin;
         self.input.drain(..length);
         if self.input.is_empty() && self.input.capacity() > MAX_EARLY_BYTES {
             self.input = Vec::new();

@@ -135,12 +135,15 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::http::access::{Listener, Standing};
 
     /// Takes in one that has been at this for so long, and has had an answer or not.
     fn take_in(clients: &mut Clients, state: State, known: bool, seconds: u64) -> Token {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let mut client = Client::new(TcpStream::connect(address).expect("it listens"));
+        let stream = TcpStream::connect(address).expect("it listens");
+        let standing = Standing::of(&stream, Listener::Roles);
+        let mut client = Client::new(stream, standing);
         client.state = state;
         client.is_known = known;
         client.since -= Duration::from_secs(seconds);

@@ -7,7 +7,7 @@ use super::head::Refusal;
 use super::routes::PATHS;
 
 /// Statuses that are answered; the order of the counters.
-const STATUSES: [u16; 10] = [200, 400, 404, 405, 408, 413, 431, 500, 503, 505];
+const STATUSES: [u16; 11] = [200, 400, 403, 404, 405, 408, 413, 431, 500, 503, 505];
 
 /// Bounds of the histogram of requests, in seconds: from an answer at once to
 /// beyond the default deadline.

@@ -25,6 +25,7 @@ use rustix::net::sockopt::{
 use rustix::net::{Shutdown, listen, shutdown};
 
 use self::arrivals::{MAX_ACCEPTED, SWEEP_EVERY};
+use super::access::{Hosts, Listener};
 use super::client::{Client, READ_BYTES, State};
 use super::clients::{Clients, Token};
 use super::control::{Control, Stops};
@@ -36,6 +37,7 @@ use super::watchdog;
 use crate::limits::Room;
 use crate::probe::board::Board;
 use crate::probe::guard::GuardWatch;
+use crate::probe::tls::CertificateWatch;
 use crate::probe::verdict::Verdict;
 
 /// Connections that may wait to be let in, as far as the kernel allows
@@ -67,7 +69,7 @@ const MAX_CLOSING: Duration = Duration::from_millis(700);
 const LAST_QUIET: Duration = Duration::from_millis(30);
 const MAX_LEAVING: Duration = Duration::from_millis(150);
 
-/// What epoll says of these two, instead of a client.
+/// What epoll says of these, instead of a client.
 const LISTENER: u64 = u64::MAX;
 const CONTROL: u64 = u64::MAX - 1;
 
@@ -84,49 +86,57 @@ pub struct Options {
     pub is_lent: bool,
     /// Who reads what the guard says of itself, if it was said where.
     pub guard: Option<Arc<GuardWatch>>,
+    /// Names by which details may be asked for.
+    pub hosts: Hosts,
+    /// Who sees the nodes' certificates.
+    pub certificates: Vec<CertificateWatch>,
 }
 
 /// The front door, open but not yet answering.
 pub struct Gate {
-    listener: TcpListener,
+    /// The first is `--listen`'s.
+    listeners: Vec<(TcpListener, Listener)>,
     epoll: OwnedFd,
     control: Arc<Control>,
     server: Server,
 }
 
 impl Gate {
-    /// Opens the front door at `listener`, which clients can connect to from now on.
+    /// Opens the front door at `listeners`, which clients can connect to from now on.
     ///
     /// # Errors
     ///
-    /// Fails if the socket does not take its options, or for want of descriptors or
+    /// Fails if a socket does not take its options, or for want of descriptors or
     /// threads.
-    pub fn open(listener: TcpListener) -> io::Result<Gate> {
-        // Accepted sockets inherit them.
-        set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
-        set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
-        set_tcp_nodelay(&listener, true)?;
-        listener.set_nonblocking(true)?;
-        listen(&listener, BACKLOG)?;
+    pub fn open(listeners: Vec<(TcpListener, Listener)>) -> io::Result<Gate> {
         let control = Arc::new(Control::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        watch(&epoll, &listener, LISTENER, epoll::EventFlags::IN)?;
+        for (listener, _) in &listeners {
+            // Accepted sockets inherit them.
+            set_socket_send_buffer_size(listener, SEND_BUFFER_BYTES)?;
+            set_socket_recv_buffer_size(listener, RECEIVE_BUFFER_BYTES)?;
+            set_tcp_nodelay(listener, true)?;
+            listener.set_nonblocking(true)?;
+            listen(listener, BACKLOG)?;
+            watch(&epoll, listener, LISTENER, epoll::EventFlags::IN)?;
+        }
         watch(&epoll, control.wakes(), CONTROL, epoll::EventFlags::IN)?;
         Ok(Gate {
-            listener,
+            listeners,
             epoll,
             control,
             server: Server::open()?,
         })
     }
 
-    /// Returns the address that was bound.
+    /// Returns the addresses that were bound, in the order of the sockets.
     ///
     /// # Errors
     ///
-    /// Fails if the socket has none.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Fails if a socket has none.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let sockets = self.listeners.iter();
+        sockets.map(|(socket, _)| socket.local_addr()).collect()
     }
 
     /// Returns what the gate is told things by.
@@ -148,6 +158,8 @@ impl Gate {
             control: Arc::clone(&self.control),
             started: SystemTime::now(),
             guard: options.guard.clone(),
+            hosts: &options.hosts,
+            certificates: &options.certificates,
             documents: RefCell::default(),
         };
         let mut rounds = Rounds {
@@ -282,11 +294,14 @@ impl Rounds<'_> {
     /// answered who still waits. Who connects to a supervisor's socket waits for
     /// whoever uses it next.
     fn turn_away(&mut self) {
-        if !self.options.is_lent {
-            self.accept_from = Some(Instant::now());
-            (0..MAX_LAST_ACCEPTS).for_each(|_| self.accept());
+        self.gate
+            .listeners
+            .drain(..usize::from(self.options.is_lent));
+        self.accept_from = Some(Instant::now());
+        (0..MAX_LAST_ACCEPTS).for_each(|_| self.accept());
+        for (listener, _) in &self.gate.listeners {
             // Not listening any more is as good.
-            let _ = shutdown(&self.gate.listener, Shutdown::Read);
+            let _ = shutdown(listener, Shutdown::Read);
         }
         self.is_open = false;
         self.handler.board.close();
@@ -389,8 +404,8 @@ mod tests {
     #[test]
     fn tiny_http_that_has_ended_is_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let gate = Gate::open(listener).expect("it opens");
-        let address = gate.address().expect("bound");
+        let gate = Gate::open(vec![(listener, Listener::Roles)]).expect("it opens");
+        let address = gate.addresses().expect("bound")[0];
         let control = Arc::clone(gate.control());
         gate.server.end();
         let board = Board::new(Rules {
@@ -406,6 +421,8 @@ mod tests {
             drain: Duration::ZERO,
             is_lent: false,
             guard: None,
+            hosts: None,
+            certificates: Vec::new(),
         };
         let answering = thread::spawn(move || gate.answer(&board, options));
         assert!(ask(address).starts_with("HTTP/1.1 500 "));

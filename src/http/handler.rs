@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::access::{Hosts, Origin, Standing};
 use super::clients::Token;
 use super::control::Control;
 use super::counts::Counts;
@@ -13,8 +14,9 @@ use super::reply::Reply;
 use super::routes::{self, Route};
 use super::server::{Method, Request};
 use super::{metrics, page, status};
-use crate::probe::board::{Asker, Board};
+use crate::probe::board::{Asker, Board, Report};
 use crate::probe::guard::{Guard, GuardWatch};
+use crate::probe::tls::CertificateWatch;
 use crate::probe::verdict::Verdict;
 
 /// How far the front door is on its way to its end.
@@ -40,6 +42,10 @@ pub struct Handler<'a> {
     pub started: SystemTime,
     /// Who reads what the guard says of itself.
     pub guard: Option<Arc<GuardWatch>>,
+    /// Names by which details may be asked for.
+    pub hosts: &'a Hosts,
+    /// Who sees the nodes' certificates.
+    pub certificates: &'a [CertificateWatch],
     /// What was put together in this round.
     pub documents: RefCell<Documents>,
 }
@@ -50,6 +56,17 @@ pub struct Handler<'a> {
 pub struct Documents {
     status: Option<Reply>,
     metrics: [Option<Reply>; 2],
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Who gets the answer.
+    pub client: Token,
+    /// Where its connection stands.
+    pub standing: Standing,
+    /// Where its request comes from.
+    pub origin: Origin,
 }
 
 /// A parked request: the verdict goes to the client.
@@ -73,14 +90,18 @@ impl Handler<'_> {
     pub fn handle(
         &self,
         request: &Request,
-        client: Token,
+        caller: Caller,
         phase: Phase,
         is_full: bool,
     ) -> Result<Option<Reply>, Refusal> {
         if !is_known(request.method()) {
             return Ok(Some(routes::wrong_method()));
         }
-        let reply = match routes::route(request.url(), &self.board.rules().nodes) {
+        let route = routes::route(request.url(), &self.board.rules().nodes);
+        if let Some(refusal) = self.refuse(&route, caller, request.url()) {
+            return Ok(Some(refusal));
+        }
+        let reply = match route {
             Route::Health => Reply::health(self.board.turns()),
             Route::Refused(reply) => reply,
             Route::Status => self.status(),
@@ -89,12 +110,26 @@ impl Handler<'_> {
             Route::Question(_) if phase != Phase::Open => self.verdict(&Verdict::draining()),
             Route::Question(_) if is_full => return Err(Refusal::Overloaded),
             Route::Question(question) => {
-                let control = Arc::clone(&self.control);
+                let (client, control) = (caller.client, Arc::clone(&self.control));
                 self.board.ask(question, Waiter { client, control });
                 return Ok(None);
             }
         };
         Ok(Some(reply))
+    }
+
+    /// Refuses what is not for everybody to whom it is not told.
+    fn refuse(&self, route: &Route, caller: Caller, target: &str) -> Option<Reply> {
+        let (origin, standing) = (caller.origin, caller.standing);
+        match route {
+            Route::Status | Route::Metrics | Route::Page => {
+                origin.refuse_details(standing, routes::label(target), self.hosts)
+            }
+            Route::Question(question) if question.ask.has_trials() => {
+                origin.refuse_trials(standing, self.hosts)
+            }
+            Route::Question(_) | Route::Health | Route::Refused(_) => None,
+        }
     }
 
     /// Begins another round: what is known may have changed.
@@ -109,7 +144,7 @@ impl Handler<'_> {
 
     fn status(&self) -> Reply {
         let render = || {
-            let (report, rules) = (self.board.report(), self.board.rules());
+            let (report, rules) = (self.report(), self.board.rules());
             let guard = self.guard();
             let text = status::render(&report, rules, self.board.uptime(), guard.as_ref());
             Reply::json(200, text)
@@ -120,7 +155,7 @@ impl Handler<'_> {
 
     fn metrics(&self, format: Format) -> Reply {
         let render = || {
-            let (report, rules) = (self.board.report(), self.board.rules());
+            let (report, rules) = (self.report(), self.board.rules());
             let guard = self.guard();
             let (counts, started) = (self.counts, self.started);
             let text = metrics::render(&report, rules, guard.as_ref(), counts, started, format);
@@ -128,6 +163,14 @@ impl Handler<'_> {
         };
         let metrics = &mut self.documents.borrow_mut().metrics[format as usize];
         metrics.get_or_insert_with(render).clone()
+    }
+
+    fn report(&self) -> Report {
+        let mut report = self.board.report();
+        for (node, watch) in report.nodes.iter_mut().zip(self.certificates) {
+            node.certificate_good_until = watch.good_until();
+        }
+        report
     }
 
     fn guard(&self) -> Option<Guard> {

@@ -1,6 +1,7 @@
 //! The head of a request: what clients really send, checked as nginx checks it, and
 //! rewritten so that tiny_http can only read it as one request without a body.
 
+use super::access::Headers;
 use super::reply::{BodyPart, Framing, Reply};
 use super::routes;
 
@@ -122,6 +123,8 @@ pub struct Head<'a> {
     pub framing: Framing,
     /// Why it is refused although it can be read.
     pub refusal: Option<Refusal>,
+    /// What it says of where it comes from.
+    pub headers: Headers<'a>,
     method: &'a [u8],
     target: &'a [u8],
     accept: Vec<&'a [u8]>,
@@ -147,6 +150,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
         }
     }
     fields.check_host(http_1_0)?;
+    let (authority, target) = origin_form(method, target);
     Ok(Some(Head {
         length: lines.at,
         framing: Framing {
@@ -155,8 +159,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
             keep_alive: fields.keep_alive(http_1_0),
         },
         refusal: fields.body(),
+        headers: Headers {
+            authority,
+            ..fields.headers
+        },
         method,
-        target: origin_form(method, target),
+        target,
         accept: fields.accept,
     }))
 }
@@ -286,25 +294,25 @@ fn body_part(method: &[u8]) -> BodyPart {
     }
 }
 
-/// Drops what a target may hold besides path and query: scheme and host, as to a
+/// Splits a target into host and path with query: it may hold scheme and host, as to a
 /// proxy, and a fragment. `OPTIONS *`, which asks about the whole server, is a
 /// check as `OPTIONS /` is.
-fn origin_form<'a>(method: &[u8], target: &'a [u8]) -> &'a [u8] {
+fn origin_form<'a>(method: &[u8], target: &'a [u8]) -> (Option<&'a [u8]>, &'a [u8]) {
     if (method, target) == (b"OPTIONS", b"*") {
-        return b"/";
+        return (None, b"/");
     }
     let path = target.split(|byte| *byte == b'#').next().unwrap_or(target);
     let Some(scheme) = path.iter().position(|byte| *byte == b':') else {
-        return path;
+        return (None, path);
     };
     let of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     let named = scheme > 0 && path[..scheme].iter().all(of_scheme);
     match path[scheme..].strip_prefix(b"://") {
         Some(rest) if named => match rest.iter().position(|byte| *byte == b'/') {
-            Some(at) => &rest[at..],
-            None => b"/",
+            Some(at) => (Some(&rest[..at]), &rest[at..]),
+            None => (Some(rest), b"/"),
         },
-        _ => path,
+        _ => (None, path),
     }
 }
 
@@ -312,6 +320,7 @@ fn origin_form<'a>(method: &[u8], target: &'a [u8]) -> &'a [u8] {
 struct Fields<'a> {
     hosts: usize,
     host_is_good: bool,
+    headers: Headers<'a>,
     closes: bool,
     keeps_alive: bool,
     length: Option<&'a [u8]>,
@@ -325,6 +334,7 @@ impl Default for Fields<'_> {
         Fields {
             hosts: 0,
             host_is_good: true,
+            headers: Headers::default(),
             closes: false,
             keeps_alive: false,
             length: None,
@@ -356,6 +366,7 @@ impl<'a> Fields<'a> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         if is("Host") {
             self.hosts += 1;
+            self.headers.host = Some(value);
             self.host_is_good &= !value
                 .iter()
                 .any(|it| it.is_ascii_control() || b" /".contains(it));
@@ -373,6 +384,12 @@ impl<'a> Fields<'a> {
             self.encoded = true;
         } else if is("Accept") {
             self.accept.push(value);
+        } else if is("Sec-Fetch-Site") {
+            // Browsers send one; of two, one that lets in lets nobody in.
+            let first = self.headers.fetch_site;
+            self.headers.fetch_site = first.map_or(Some(value), |_| Some(b"several"));
+        } else if is("Origin") || is("Referer") || is("Accept-Language") {
+            self.headers.of_a_browser = true;
         }
     }
 

@@ -220,6 +220,14 @@ impl<'a> Figures<'a> {
             family.known(&[("node", name)], age);
         }
         let mut family = document.family(
+            Gauge,
+            "pgpair_certificate_expiry_timestamp_seconds",
+            "Until when the certificate is good that the node showed last, in seconds since 1970.",
+        );
+        for (node, name) in self.names() {
+            family.known(&[("node", name)], nodes[node].certificate_good_until);
+        }
+        let mut family = document.family(
             Histogram,
             "pgpair_observation_seconds",
             "Time that observations of the node took, in seconds.",

@@ -1,5 +1,6 @@
 //! How it is said: from a request to an answer, and who may hold a connection.
 
+pub mod access;
 pub mod client;
 pub mod clients;
 pub mod control;

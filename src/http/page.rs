@@ -7,7 +7,7 @@ pub const PAGE: &str = include_str!("ui.html");
 /// asking this pgpair. Nothing from anywhere else.
 pub const POLICY: &str = "default-src 'none'; \
     style-src 'sha256-ppTx2JIootrqqrCRS3IdrLtPkKUtWr3mZMkdGQp7Y5o='; \
-    script-src 'sha256-Y1NpC28qmqKBsz3X3HXXTt4FoJ4Tt8mYfUvgRDxVURs='; \
+    script-src 'sha256-EWQMai3Qd9gWkKDqhRVzNgZn3snXSneDv5ThcdAmqYE='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 

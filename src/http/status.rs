@@ -82,6 +82,9 @@ struct Node<'a> {
     lag_age_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<LoginState>,
+    /// The end of the certificate that the node showed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_good_until: Option<String>,
 }
 
 /// What became of the last new login.
@@ -137,7 +140,9 @@ struct Xlog {
 
 #[derive(Serialize)]
 struct Sender<'a> {
-    application_name: &'a str,
+    /// Of a node of ours. Others may have any name, and nobody else is to learn it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,6 +265,11 @@ fn node_of<'a>(report: &'a Report, node: usize, names: &'a [String]) -> Node<'a>
             reason: login.reason.word(),
             age_ms: milliseconds(login.age),
         }),
+        certificate_good_until: last
+            .certificate_good_until
+            .and_then(|at| u64::try_from(at).ok())
+            .filter(|at| *at < YEAR_10000)
+            .map(|at| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(at))),
     }
 }
 
@@ -317,11 +327,12 @@ fn sender_of<'a>(
     report: &Report,
     names: &'a [String],
 ) -> Sender<'a> {
+    let node = reader(told, sender, report, names);
     Sender {
-        application_name: &sender.application_name,
+        application_name: node.map(|_| sender.application_name.as_str()),
         state: sender.state.as_deref(),
         sync_state: sender.sync_state.as_deref(),
-        node: reader(told, sender, report, names),
+        node,
     }
 }
 

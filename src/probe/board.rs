@@ -173,6 +173,8 @@ pub struct NodeReport {
     pub replication_age: Option<Duration>,
     /// What became of the last new login, and when that began.
     pub login: Option<Login>,
+    /// The end of the certificate that it showed last, in seconds since 1970.
+    pub certificate_good_until: Option<i64>,
     /// What was counted over time.
     pub counts: NodeCounts,
     /// Lag over the last minutes, oldest first; unknown where it was.
@@ -441,6 +443,7 @@ impl<A: Asker> Board<A> {
         let login = state.lanes[2 * nodes + node].trial();
         let asked = known.facts().and(known.asked());
         NodeReport {
+            certificate_good_until: None,
             facts: known.facts().map(|facts| Facts {
                 replication: known.replication().map(|told| Arc::new(told.clone())),
                 ..facts.clone()

@@ -75,6 +75,13 @@ pub enum Ask {
     StandbyLeader,
 }
 
+impl Ask {
+    /// Says whether a node has to do something for it.
+    pub fn has_trials(self) -> bool {
+        matches!(self, Ask::Ready(trials) if trials != Trials::default())
+    }
+}
+
 /// What has to go through besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Trials {

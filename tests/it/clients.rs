@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::packages::{self, Daemon, free_port, run};
 use crate::support::replication::{SERVER, TOLD_WITHIN};
+use crate::support::tls::Authority;
 use crate::support::{PASSWORD, Pair, Postgres, Probe, eventually, ms};
 
 const README: &str = include_str!("../../README.md");
@@ -400,7 +401,7 @@ fn metrics_are_openmetrics_for_who_asks_for_that() {
     let asked = |accept: &str| {
         let mut connection = probe.connect();
         connection.send(format!(
-            "GET /metrics HTTP/1.1\r\nHost: pgpair\r\nAccept: {accept}\r\n\r\n"
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"
         ));
         connection.answer()
     };
@@ -461,7 +462,10 @@ fn alerts_dashboard_and_readme_name_metrics_that_there_are() {
     let at = since.expect("it is later").as_millis();
     let says = "state=watching mode=async synchronous=false failovers=0";
     fs::write(&report, format!("at_ms={at} {says}\n")).expect("writes");
-    let probe = Probe::of(pair.conninfo())
+    let certificate = Authority::new("ours").certificate_for("a");
+    pair.primary.turn_tls_on(&certificate);
+    let conninfo = pair.conninfo().replace("sslmode=disable", "sslmode=prefer");
+    let probe = Probe::of(conninfo)
         .with("nodes", "a,b")
         .with("guard-report", report.to_str().expect("a plain path"))
         .start();
@@ -483,6 +487,17 @@ fn alerts_dashboard_and_readme_name_metrics_that_there_are() {
             .any(|name| name.contains("slot=\"pgpair_b\""))
             .then_some(())
     });
+    eventually(
+        Duration::from_secs(15),
+        "a login shows the certificate",
+        || {
+            let metrics = probe.metrics();
+            let mut names = metrics.keys();
+            names
+                .any(|name| name.starts_with("pgpair_certificate_"))
+                .then_some(())
+        },
+    );
     take_in();
     pair.standby.kill();
     probe.tells("degraded");

@@ -53,6 +53,7 @@ fn pair_comes_up_from_nothing_stays_whole_and_goes_without_a_trace() {
     restarts_in_every_order_keep_the_primary(&pair, "a");
     second_run_changes_nothing_whatever_its_caller_exports(&pair);
     roles_log_in_from_where_they_have_to_and_can_fill_nothing(&pair);
+    neighbour_on_the_link_reaches_no_container(&pair);
     what_contradicts_the_containers_is_refused(&pair);
     certificates_are_renewed_before_their_end_without_a_restart(&pair);
     passwords_are_rotated_by_another_run_without_a_restart(&pair);
@@ -317,6 +318,79 @@ fn roles_log_in_from_where_they_have_to_and_can_fill_nothing(pair: &Deployment) 
 
 /// The forgotten word would be a new and empty pair, other extensions, or an
 /// application that is locked out.
+/// As a machine on the host's link does it: by a route to the containers' network.
+fn neighbour_on_the_link_reaches_no_container(pair: &Deployment) {
+    let probe = pair.inspect("probe");
+    let mut networks = probe["NetworkSettings"]["Networks"].as_object();
+    let network = networks.as_mut().and_then(|it| it.values().next());
+    let address = network.and_then(|it| it["IPAddress"].as_str());
+    let address = address.expect("it is in the pair's network").to_owned();
+    let neighbour = Neighbour::new(&address);
+    let connects = |from: &[&str], port: u16| {
+        let script = format!("timeout 2 bash -c '</dev/tcp/{address}/{port}'");
+        let words = [from, &["sh", "-c", &script]].concat();
+        let done = process::run(
+            Command::new(words[0]).args(&words[1..]),
+            b"",
+            Duration::from_secs(10),
+        );
+        done.code() == 0
+    };
+    assert!(connects(&["env"], 5000), "this host reaches it");
+    let from = ["ip", "netns", "exec", &neighbour.name];
+    assert!(!connects(&from, 5000), "closed");
+    assert!(pair.rules().contains("-j DROP"), "{}", pair.rules());
+
+    // As Docker leaves it; later versions close it themselves.
+    pair.site(&["-e", "postgres_pair_closed=false"]).changed();
+    assert_eq!(pair.rules(), "");
+    if docker(&["version", "--format", "{{.Server.Version}}"]).starts_with("20.") {
+        assert!(connects(&from, 5000), "nothing else keeps it out");
+    }
+    assert!(pair.site(&[]).changed() > 0);
+    assert!(!connects(&from, 5000), "closed again");
+    pair.site(&[]).changed_nothing();
+}
+
+/// Somebody on a link of this host, in a network namespace.
+struct Neighbour {
+    name: String,
+}
+
+impl Neighbour {
+    /// Makes one that routes to the network of this address by this host.
+    fn new(address: &str) -> Neighbour {
+        let id = std::process::id();
+        let neighbour = Neighbour {
+            name: format!("pgpair-test-{id}"),
+        };
+        let (name, link) = (&neighbour.name, format!("pgt{id}"));
+        for words in [
+            format!("netns add {name}"),
+            format!("link add {link} type veth peer name eth0 netns {name}"),
+            format!("address add 198.18.77.1/30 dev {link}"),
+            format!("link set {link} up"),
+            format!("-n {name} address add 198.18.77.2/30 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+            format!("-n {name} route add {address}/32 via 198.18.77.1"),
+        ] {
+            let mut ip = Command::new("ip");
+            let done = process::run(ip.args(words.split(' ')), b"", Duration::from_secs(10));
+            assert_eq!(done.code(), 0, "ip {words}: {done:?}");
+        }
+        neighbour
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // Its end of the link goes with it, and so does the other.
+        let _ = Command::new("ip")
+            .args(["netns", "delete", &self.name])
+            .status();
+    }
+}
+
 fn what_contradicts_the_containers_is_refused(pair: &Deployment) {
     let elsewhere = pair.root.with_extension("elsewhere");
     let root = format!("postgres_pair_root={}", elsewhere.display());
@@ -638,6 +712,7 @@ fn teardown_leaves_nothing(pair: &Deployment) {
     assert_eq!(pair.containers(), [""; 0]);
     assert_eq!(pair.networks(), [""; 0]);
     assert!(!pair.root.exists());
+    assert_eq!(pair.rules(), "");
     // The binary serves every pair of the host, and goes with the last.
     assert_eq!(pair.installed().exists(), !alone);
 }

@@ -109,7 +109,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     ]);
     (methods, paths, headers).prop_map(|(method, (path, status), headers)| Asked {
         method,
-        text: format!("{method} {path} HTTP/1.1\r\nHost: pgpair\r\n{headers}\r\n"),
+        text: format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"),
         status: match method {
             "GET" | "HEAD" | "OPTIONS" => status,
             _ => 405,

@@ -100,8 +100,13 @@ fn it_comes_up_from_nothing(host: &Host) {
     let ready = host.try_get("/ready").expect("it answers");
     assert_eq!(ready.status, 200, "{ready:?}");
     host.has_primary("a");
-    // The host has the binary too.
-    let status = host.run("pgpair status");
+    // The host has the binary too. Others learn roles only, and to a container the host
+    // is another one.
+    let refused = host.try_get("/status").expect("it answers");
+    assert_eq!(refused.status, 403, "{refused:?}");
+    let status = host.run("pgpair status http://localhost:5100");
+    assert!(status.starts_with("pair ok, primary a, ready"), "{status}");
+    let status = host.run("docker exec pgpair-probe /pgpair status");
     assert!(status.starts_with("pair ok, primary a, ready"), "{status}");
     // What was brought along did not stay.
     assert_eq!(host.run("find /var/tmp -name '*.pgpair'"), "");
@@ -194,6 +199,8 @@ fn reboot_brings_the_same_pair_back(host: &Host) {
         (answer.status == 200).then_some(())
     });
     host.has_primary("a");
+    let rules = host.run("iptables -w -S DOCKER-USER");
+    assert!(rules.contains("pgpair-network-pgpair"), "{rules}");
     for node in ["a", "b"] {
         assert_eq!(
             host.sql(node, "SELECT made_by FROM rows"),

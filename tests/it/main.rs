@@ -32,6 +32,7 @@ mod service;
 mod session;
 mod shutdown;
 mod soak;
+mod strangers;
 mod tls;
 mod truth;
 mod versions;

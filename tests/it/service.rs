@@ -56,6 +56,7 @@ pub fn units_hold_no_more_than_they_need(host: &Host) {
         ("pgpair-guard", 35),
         ("pgpair-certificates", 25),
         ("pgpair-certificates-failed", 25),
+        ("pgpair-network", 30),
     ] {
         let judge = format!(
             "systemd-analyze security --no-pager --threshold={at_most} {unit}.service || echo exposed"

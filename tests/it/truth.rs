@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::support::docker::this_run;
 use crate::support::postgres::{Role, conninfo};
 use crate::support::replication::{SERVER, TOLD_WITHIN};
@@ -204,6 +206,15 @@ fn receiver_that_is_no_standby_is_not_taken_for_one() {
     });
     probe.says("/async", 200, "ok");
     probe.says("/sync", 503, "not_streaming");
+    // It is counted. Its name may be anything, a password too.
+    let senders = probe.node("a")["replication"].clone();
+    let of = |node: &Value| {
+        let found = senders.as_array().expect("a list").iter();
+        found.filter(|it| it["node"] == *node).count()
+    };
+    assert_eq!((of(&json!("b")), of(&Value::Null)), (1, 1), "{senders}");
+    let told = probe.status_json().to_string();
+    assert!(!told.contains("pg_receivewal"), "{told}");
 }
 
 #[test]

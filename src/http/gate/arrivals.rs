@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::{Rounds, watch};
+use crate::http::access::{Listener, Standing};
 use crate::http::client::{Client, State};
 use crate::http::clients::Token;
 use crate::http::counts::Closed;
@@ -35,40 +36,39 @@ impl Rounds<'_> {
         if !self.is_open || self.accept_from.is_none_or(|at| at > Instant::now()) {
             return;
         }
+        let all = 0..self.gate.listeners.len();
+        self.accept_from = all.filter_map(|at| self.accept_at(at)).min();
+    }
+
+    /// Lets in those who have connected to one socket. Returns when to go on with it.
+    fn accept_at(&mut self, at: usize) -> Option<Instant> {
         for _ in 0..MAX_ACCEPTED {
             if self.clients.count() >= self.options.room.at_most && !self.make_room() {
-                return self.accept_later();
+                return later();
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(&self.gate.listener, flags) {
-                Ok(socket) => self.let_in(socket),
-                Err(Errno::WOULDBLOCK) => {
-                    self.accept_from = None;
-                    return;
-                }
+            let (socket, kind) = &self.gate.listeners[at];
+            match accept_with(socket, flags) {
+                Ok(socket) => self.let_in(socket, *kind),
+                Err(Errno::WOULDBLOCK) => return None,
                 // It has gone already, or a network was in the way.
                 Err(error) if is_of_one_connection(error) => {}
-                Err(error) => return self.accept_without(error),
+                Err(error) => return self.accept_without(at, error),
             }
         }
+        Some(Instant::now())
     }
 
     /// Goes on although something is missing that a connection needs: a descriptor,
     /// most likely. That is said of an empty queue too.
-    fn accept_without(&mut self, error: Errno) {
+    fn accept_without(&mut self, at: usize, error: Errno) -> Option<Instant> {
         log::debug!("listen event=accept_failed cause={error:?}");
-        let mut queue = [PollFd::new(&self.gate.listener, PollFlags::IN)];
+        let mut queue = [PollFd::new(&self.gate.listeners[at].0, PollFlags::IN)];
         if poll(&mut queue, Some(&Timespec::default())) == Ok(0) {
-            self.accept_from = None;
-            return;
+            return None;
         }
         self.make_room();
-        self.accept_later();
-    }
-
-    /// Leaves those who have connected in the kernel's queue for a moment.
-    fn accept_later(&mut self) {
-        self.accept_from = Some(Instant::now() + ACCEPT_AGAIN);
+        later()
     }
 
     /// Has one go for another. Returns whether there is one.
@@ -92,9 +92,10 @@ impl Rounds<'_> {
         }
     }
 
-    fn let_in(&mut self, socket: OwnedFd) {
-        let client = Client::new(TcpStream::from(socket));
-        let token = self.clients.insert(client);
+    fn let_in(&mut self, socket: OwnedFd, listener: Listener) {
+        let stream = TcpStream::from(socket);
+        let standing = Standing::of(&stream, listener);
+        let token = self.clients.insert(Client::new(stream, standing));
         let Some(client) = self.clients.get(token) else {
             return;
         };
@@ -155,6 +156,12 @@ impl Rounds<'_> {
         let counts = self.handler.counts;
         counts.connected(self.clients.count(), self.waiting, unsent);
     }
+}
+
+/// When those are let in who have to wait in the kernel's queue for a moment.
+#[allow(clippy::unnecessary_wraps)]
+fn later() -> Option<Instant> {
+    Some(Instant::now() + ACCEPT_AGAIN)
 }
 
 /// Errors of `accept` that concern the connection only that was to be accepted

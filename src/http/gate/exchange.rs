@@ -4,10 +4,11 @@ use std::io;
 use std::time::Instant;
 
 use super::Rounds;
+use crate::http::access::Origin;
 use crate::http::client::{Sent, State};
 use crate::http::clients::Token;
 use crate::http::counts::Closed;
-use crate::http::handler::Phase;
+use crate::http::handler::{Caller, Phase};
 use crate::http::head::Refusal;
 use crate::http::reply::Reply;
 use crate::http::routes;
@@ -79,11 +80,12 @@ impl Rounds<'_> {
         match client.head() {
             Ok(Some(head)) => {
                 let (length, framing, refusal) = (head.length, head.framing, head.refusal);
+                let origin = Origin::of(head.headers, &self.options.hosts);
                 if refusal.is_none() {
                     head.write_to(&mut self.heads);
                     self.in_flight.push_back(token);
                 }
-                client.ask(length, framing);
+                client.ask(length, framing, origin);
                 if let Some(refusal) = refusal {
                     self.refuse(token, refusal);
                 }
@@ -117,15 +119,20 @@ impl Rounds<'_> {
     fn handle(&mut self, token: Token, request: Request) {
         if let Some(client) = self.clients.get(token) {
             client.label = routes::label(request.url());
+            let caller = Caller {
+                client: token,
+                standing: client.standing,
+                origin: client.origin,
+            };
+            let is_full = self.waiting >= 2 * self.options.room.at_most;
+            let reply = self.handler.handle(&request, caller, self.phase, is_full);
+            match reply {
+                Ok(Some(reply)) => self.answer(token, reply),
+                Ok(None) => self.waiting += 1,
+                Err(refusal) => self.refuse(token, refusal),
+            }
         }
-        let is_full = self.waiting >= 2 * self.options.room.at_most;
-        let reply = self.handler.handle(&request, token, self.phase, is_full);
         server::consume(request);
-        match reply {
-            Ok(Some(reply)) => self.answer(token, reply),
-            Ok(None) => self.waiting += 1,
-            Err(refusal) => self.refuse(token, refusal),
-        }
     }
 
     /// Takes another tiny_http, as this one does not read. Who waits for it is told

@@ -204,6 +204,11 @@ impl<'a> Certificate<'a> {
         i64::try_from(seconds).is_ok_and(|now| (from..=to).contains(&now))
     }
 
+    /// Returns until when it is good, in seconds since 1970.
+    pub fn good_until(&self) -> i64 {
+        self.validity.1
+    }
+
     /// Says whether it names itself as its issuer.
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject

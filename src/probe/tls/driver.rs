@@ -51,6 +51,7 @@ where
         let verifier = Verifier {
             roots: self.roots.clone(),
             host: self.verify_name.then(|| host.to_owned()),
+            watch: self.watch.clone(),
         };
         config
             .dangerous()

@@ -4,6 +4,7 @@ pub mod certificate;
 mod driver;
 mod names;
 mod verifier;
+mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use rustls::{CertificateError, ClientConfig, Error, SupportedProtocolVersion, ve
 
 pub use driver::Progress;
 use verifier::{UnknownKind, Verifier};
+pub use watch::CertificateWatch;
 
 use super::read;
 
@@ -164,6 +166,7 @@ pub struct Connector {
     verify_name: bool,
     is_direct: bool,
     progress: Progress,
+    watch: CertificateWatch,
 }
 
 impl Connector {
@@ -188,7 +191,15 @@ impl Connector {
             verify_name: options.mode == SslMode::VerifyFull,
             is_direct: options.is_direct,
             progress: Progress::default(),
+            watch: CertificateWatch::default(),
         })
+    }
+
+    /// Returns who sees the certificates that are shown to it and to what is cloned from
+    /// it from now on.
+    pub fn watch(&mut self) -> CertificateWatch {
+        self.watch = CertificateWatch::default();
+        self.watch.clone()
     }
 
     /// Makes one for connections that are not encrypted.
@@ -219,6 +230,7 @@ fn client_config(options: &Options) -> ClientConfig {
     let nobody = Verifier {
         roots: None,
         host: None,
+        watch: CertificateWatch::default(),
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)

@@ -19,6 +19,7 @@ use rustls::{
 };
 
 use super::certificate::{Certificate, Key};
+use super::watch::CertificateWatch;
 
 /// Longest chain of authorities that is followed here, as in webpki.
 const AUTHORITIES_AT_MOST: usize = 6;
@@ -237,6 +238,8 @@ pub struct Verifier {
     pub roots: Option<Arc<Roots>>,
     /// The host that the certificate must be for.
     pub host: Option<String>,
+    /// Who wants to know until when certificates are good.
+    pub watch: CertificateWatch,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -248,10 +251,12 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let parsed = Certificate::parse(end_entity);
+        self.watch.saw(parsed.as_ref());
         let Some(roots) = &self.roots else {
             return Ok(ServerCertVerified::assertion());
         };
-        let parsed = Certificate::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
+        let parsed = parsed.ok_or(CertificateError::BadEncoding)?;
         let leaf = Leaf {
             der: end_entity,
             parsed,

@@ -334,7 +334,10 @@ impl Checker<'_> {
         };
         expect(can_be, &format!("{name} streams: {}", said["streams"]))?;
         let primary = others(node).find(|&it| self.always_lately(it, Claim::Writable, asked));
-        let (true, Some(primary)) = (streamed, primary) else {
+        let (true, Some(primary)) = (
+            streamed && primary.is_some_and(|it| self.sends(it, asked)),
+            primary,
+        ) else {
             return Ok(());
         };
         let lag = said["lag"].as_f64();
@@ -379,7 +382,9 @@ impl Checker<'_> {
         let must_be = |node, claim| self.always_lately(node, claim, asked);
         let all = || 0..NODES.len();
         let streams = |primary| others(primary).any(|it| can_be(it, Claim::Streams));
-        let broken = |primary| !others(primary).any(|it| must_be(it, Claim::Streams));
+        let broken = |primary| {
+            !self.sends(primary, asked) || !others(primary).any(|it| must_be(it, Claim::Streams))
+        };
         let can_be_said = match verdict {
             "ok" => all().any(|it| can_be(it, Claim::Writable) && streams(it)),
             "degraded" => all().any(|it| can_be(it, Claim::Writable) && broken(it)),
@@ -393,6 +398,15 @@ impl Checker<'_> {
             _ => false,
         };
         expect(can_be_said, &format!("the pair is not {verdict}"))
+    }
+
+    /// Says whether a standby certainly read from a node: a receiver whose sender was
+    /// killed while they were apart goes on saying that it streams.
+    fn sends(&self, primary: usize, asked: &Asked) -> bool {
+        let tells = [Claim::TellsAsync, Claim::TellsSync];
+        tells
+            .into_iter()
+            .any(|claim| self.always_lately(primary, claim, asked))
     }
 
     fn never_lately(&self, node: usize, claim: Claim, asked: &Asked) -> bool {

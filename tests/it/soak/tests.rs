@@ -366,6 +366,33 @@ fn what_is_told_of_replication_is_held_against_what_was_so() {
 }
 
 #[test]
+fn receiver_whose_sender_was_killed_proves_no_streaming() {
+    // Between 8 and 17 s nobody reads from the primary.
+    let truth = truth(|node, way, at| match (node, way) {
+        (0, Way::Fresh | Way::Session) if (8_000..17_000).contains(&at) => primary(at, "a", ""),
+        _ => well(node, way, at),
+    });
+    let told = |at, verdict, lag: Value| {
+        let mut document = status(at, verdict, None);
+        document.heard.body["nodes"][1]["streams"] = true.into();
+        document.heard.body["nodes"][1]["lag"] = lag;
+        check(&truth, &document).is_ok()
+    };
+    for (at, verdict, lag, right) in [
+        (5_000, "degraded", json!(0), false),
+        (5_000, "ok", json!(null), false),
+        (12_000, "degraded", json!(null), true),
+        (19_500, "degraded", json!(null), false),
+    ] {
+        assert_eq!(
+            told(at, verdict, lag.clone()),
+            right,
+            "{at} {verdict} {lag}"
+        );
+    }
+}
+
+#[test]
 fn a_frozen_postmaster_proves_nothing_while_connections_last() {
     let truth = truth(|node, way, at| match (node, way, at) {
         (0, Way::Fresh, 8_000..14_000) => Outcome::Slow,

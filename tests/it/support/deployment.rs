@@ -165,6 +165,21 @@ impl Deployment {
         format!("{}-{node}", self.prefix)
     }
 
+    /// Returns the rules by which the host keeps others from its containers.
+    pub fn rules(&self) -> String {
+        let mut list = Command::new("iptables");
+        let done = process::run(
+            list.args(["-w", "-S", "DOCKER-USER"]),
+            b"",
+            Duration::from_secs(10),
+        );
+        assert_eq!(done.code(), 0, "{done:?}");
+        let mark = format!("pgpair-network-{} ", self.prefix);
+        let rules = done.stdout.lines();
+        let ours: Vec<&str> = rules.filter(|it| it.contains(&mark)).collect();
+        ours.join("\n")
+    }
+
     /// Returns a node's PGDATA on the host.
     pub fn data(&self, node: &str) -> PathBuf {
         self.root.join(node).join("data/pgdata")

@@ -244,7 +244,7 @@ impl Connection {
 
 /// Renders a request without a body.
 pub fn request(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: pgpair\r\n\r\n")
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 fn parse_head(head: &str) -> Option<Answer> {

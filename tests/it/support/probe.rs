@@ -235,6 +235,8 @@ impl Recipe {
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        // To a container, this host is another one.
+        options.extend(["--env", "PGPAIR_LISTEN_DETAILS=0.0.0.0:5000"]);
         for variable in &variables {
             options.extend(["--env", variable]);
         }

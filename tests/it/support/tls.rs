@@ -46,9 +46,15 @@ impl Authority {
 
     /// Issues a certificate for a host name that was good for one day.
     pub fn expired_certificate_for(&self, host: &str) -> Certificate {
+        self.certificate_until(host, 2020)
+    }
+
+    /// Issues a certificate for a host name that is good from 2020 to the second day of
+    /// this year.
+    pub fn certificate_until(&self, host: &str, year: i32) -> Certificate {
         let mut about = CertificateParams::new(vec![host.to_owned()]).expect("a host name");
         about.not_before = date_time_ymd(2020, 1, 1);
-        about.not_after = date_time_ymd(2020, 1, 2);
+        about.not_after = date_time_ymd(year, 1, 2);
         self.certificate(about)
     }
 

@@ -1,0 +1,287 @@
+//! Who may ask for what: everybody learns roles; what is told besides, and what makes a
+//! node work, is for those for whom it is meant.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use super::reply::Reply;
+
+/// Which listening socket a client came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// `--listen`: roles for everybody, details for this host.
+    Roles,
+    /// `--listen-details`: everything for everybody.
+    Details,
+}
+
+/// Where a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Details are told to it.
+    gets_details: bool,
+    /// It came to an address that no other machine can reach.
+    at_loopback: bool,
+}
+
+/// What a request says of where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    host: Host,
+    /// A browser sent it on behalf of a page that is not ours, or may have.
+    of_a_page: bool,
+}
+
+/// The name under which a request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// None, an address or `localhost`: nobody else can have that.
+    Plain,
+    /// One of `--hosts`.
+    Listed,
+    /// A name that may be anybody's, and may lead here by his will.
+    Other,
+}
+
+/// What headers say of where a request comes from; the rest of them is nobody's
+/// business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers<'a> {
+    /// `Host`.
+    pub host: Option<&'a [u8]>,
+    /// The host of a target in absolute form.
+    pub authority: Option<&'a [u8]>,
+    /// `Sec-Fetch-Site`: browsers say it to addresses that they trust.
+    pub fetch_site: Option<&'a [u8]>,
+    /// There is a header that only pages' requests have.
+    pub of_a_browser: bool,
+}
+
+/// Names by which pgpair may be asked for details, in small letters; `None` for any but
+/// at loopback.
+pub type Hosts = Option<Vec<String>>;
+
+impl Standing {
+    /// Finds out where a client stands that came to `listener`.
+    pub fn of(stream: &TcpStream, listener: Listener) -> Standing {
+        let ip = |address: std::io::Result<SocketAddr>| address.ok().map(|it| it.ip());
+        Standing::between(ip(stream.peer_addr()), ip(stream.local_addr()), listener)
+    }
+
+    fn between(peer: Option<IpAddr>, own: Option<IpAddr>, listener: Listener) -> Standing {
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        // The kernel takes neither from another machine.
+        let is_here = peer.is_some_and(is_loopback) || (peer.is_some() && peer == own);
+        Standing {
+            gets_details: is_here || listener == Listener::Details,
+            at_loopback: own.is_some_and(is_loopback),
+        }
+    }
+}
+
+impl Origin {
+    /// What is known of a request that could not be read: nothing good.
+    pub const UNKNOWN: Origin = Origin {
+        host: Host::Other,
+        of_a_page: true,
+    };
+
+    /// Reads the headers.
+    pub fn of(headers: Headers<'_>, hosts: &Hosts) -> Origin {
+        let named = headers.host.into_iter().chain(headers.authority);
+        let host = named.map(|it| host(it, hosts)).max_by_key(|it| *it as u8);
+        Origin {
+            host: host.unwrap_or(Host::Plain),
+            of_a_page: match headers.fetch_site {
+                Some(site) => !matches!(site, b"none" | b"same-origin"),
+                None => headers.of_a_browser,
+            },
+        }
+    }
+
+    /// Refuses details, if they are not for whoever asks.
+    pub fn refuse_details(self, standing: Standing, path: &str, hosts: &Hosts) -> Option<Reply> {
+        if !standing.gets_details {
+            let detail = format!(
+                "{path} is not told here; ask on pgpair's own host or in its container, or at \
+                 the address of --listen-details"
+            );
+            return Some(Reply::refusal(403, "details_not_here", &detail));
+        }
+        self.refuse_host(standing, hosts)
+    }
+
+    /// Refuses what has a node work: no page of somebody else's may have it do so.
+    pub fn refuse_trials(self, standing: Standing, hosts: &Hosts) -> Option<Reply> {
+        if self.of_a_page {
+            let detail = "a page may not have PostgreSQL commit or log in; ask with curl";
+            return Some(Reply::refusal(403, "cross_site", detail));
+        }
+        self.refuse_host(standing, hosts)
+    }
+
+    fn refuse_host(self, standing: Standing, hosts: &Hosts) -> Option<Reply> {
+        let is_limited = standing.at_loopback || hosts.is_some();
+        let detail = "ask by an address, by localhost or by a name of --hosts";
+        (self.host == Host::Other && is_limited)
+            .then(|| Reply::refusal(403, "unknown_host", detail))
+    }
+}
+
+fn host(value: &[u8], hosts: &Hosts) -> Host {
+    let name = without_port(value).to_ascii_lowercase();
+    let Ok(name) = std::str::from_utf8(&name) else {
+        return Host::Other;
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() || name == "localhost" || name.parse::<IpAddr>().is_ok() {
+        return Host::Plain;
+    }
+    let is_listed = hosts.iter().flatten().any(|it| it == name);
+    if is_listed { Host::Listed } else { Host::Other }
+}
+
+/// Returns the name or address of `name:port`, without the brackets of an address.
+fn without_port(value: &[u8]) -> &[u8] {
+    if let Some(rest) = value.strip_prefix(b"[") {
+        return rest.split(|byte| *byte == b']').next().unwrap_or(rest);
+    }
+    value.split(|byte| *byte == b':').next().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const HERE: Standing = Standing {
+        gets_details: true,
+        at_loopback: true,
+    };
+
+    fn origin(host: &[u8], hosts: &Hosts) -> Origin {
+        let headers = Headers {
+            host: Some(host),
+            ..Headers::default()
+        };
+        Origin::of(headers, hosts)
+    }
+
+    fn word(reply: Option<Reply>) -> String {
+        let body = reply.map(|reply| reply.body.into_owned());
+        let body: serde_json::Value = body.map_or(serde_json::Value::Null, |body| {
+            serde_json::from_str(&body).expect("JSON")
+        });
+        body["error"].as_str().unwrap_or("told").to_owned()
+    }
+
+    #[test]
+    fn details_are_for_this_host_and_for_who_reaches_their_listener() {
+        let ip = |text: &str| Some(text.parse().expect("an address"));
+        let mapped = Some(IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
+        let v6 = Some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        for (peer, own, gets_details, at_loopback) in [
+            (ip("127.0.0.1"), ip("127.0.0.1"), true, true),
+            (ip("127.0.0.9"), ip("127.0.0.1"), true, true),
+            (v6, v6, true, true),
+            (mapped, mapped, true, true),
+            (ip("10.0.0.2"), ip("10.0.0.2"), true, false),
+            (ip("10.0.0.3"), ip("10.0.0.2"), false, false),
+            (ip("172.17.0.1"), ip("172.17.0.2"), false, false),
+            (None, None, false, false),
+        ] {
+            let standing = Standing {
+                gets_details,
+                at_loopback,
+            };
+            assert_eq!(
+                Standing::between(peer, own, Listener::Roles),
+                standing,
+                "{peer:?}"
+            );
+            assert!(Standing::between(peer, own, Listener::Details).gets_details);
+        }
+    }
+
+    #[test]
+    fn at_loopback_a_name_of_somebody_else_s_learns_nothing() {
+        let listed: Hosts = Some(vec!["probe.example".to_owned()]);
+        let elsewhere = Standing {
+            at_loopback: false,
+            ..HERE
+        };
+        for (host, hosts, standing, expected) in [
+            (&b"evil.example"[..], &None, HERE, "unknown_host"),
+            (b"evil.example:5000", &None, HERE, "unknown_host"),
+            (b"localhost.evil.example", &None, HERE, "unknown_host"),
+            (b"127.0.0.1.evil.example", &None, HERE, "unknown_host"),
+            (b"\xff", &None, HERE, "unknown_host"),
+            (b"localhost", &None, HERE, "told"),
+            (b"LOCALHOST.:5000", &None, HERE, "told"),
+            (b"127.0.0.1:5000", &None, HERE, "told"),
+            (b"[::1]:5000", &None, HERE, "told"),
+            (b"[::1", &None, HERE, "told"),
+            (b"10.0.0.2", &None, HERE, "told"),
+            (b"", &None, HERE, "told"),
+            (b"evil.example", &None, elsewhere, "told"),
+            (b"evil.example", &listed, elsewhere, "unknown_host"),
+            (b"Probe.Example:5000", &listed, elsewhere, "told"),
+            (b"probe.example", &listed, HERE, "told"),
+            (b"10.0.0.2:80", &listed, elsewhere, "told"),
+        ] {
+            let origin = origin(host, hosts);
+            let shown = String::from_utf8_lossy(host);
+            let details = origin.refuse_details(standing, "/status", hosts);
+            assert_eq!(word(details), expected, "{shown}");
+            let trials = origin.refuse_trials(standing, hosts);
+            assert_eq!(word(trials), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn of_two_names_the_worse_counts() {
+        for (host, authority) in [(&b"localhost"[..], &b"evil"[..]), (b"evil", b"localhost")] {
+            let headers = Headers {
+                host: Some(host),
+                authority: Some(authority),
+                ..Headers::default()
+            };
+            assert_eq!(Origin::of(headers, &None).host, Host::Other);
+        }
+    }
+
+    #[test]
+    fn a_page_has_nobody_commit() {
+        for (fetch_site, of_a_browser, expected) in [
+            (None, false, "told"),
+            (None, true, "cross_site"),
+            (Some(&b"none"[..]), true, "told"),
+            (Some(b"same-origin"), true, "told"),
+            (Some(b"same-site"), true, "cross_site"),
+            (Some(b"cross-site"), true, "cross_site"),
+            (Some(b"cross-site, none"), false, "cross_site"),
+        ] {
+            let headers = Headers {
+                fetch_site,
+                of_a_browser,
+                ..Headers::default()
+            };
+            let trials = Origin::of(headers, &None).refuse_trials(HERE, &None);
+            assert_eq!(word(trials), expected, "{fetch_site:?} {of_a_browser}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_told_where_to_ask() {
+        let stranger = Standing {
+            gets_details: false,
+            at_loopback: false,
+        };
+        let reply = origin(b"10.0.0.2", &None).refuse_details(stranger, "/metrics", &None);
+        let reply = reply.expect("refused");
+        assert_eq!(reply.status, 403);
+        assert!(reply.body.contains("details_not_here"), "{}", reply.body);
+        assert!(reply.body.contains("/metrics"), "{}", reply.body);
+        assert!(reply.body.contains("--listen-details"), "{}", reply.body);
+    }
+}
