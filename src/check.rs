@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::client::{self, Target, Wanted};
-use crate::{EXIT_NOT_WELL, EXIT_OK};
+use crate::runtime::exit;
 
 /// What is asked when no URL is given.
 pub const DEFAULT_PATH: &str = "/health";
@@ -17,10 +17,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Asks once, says on stderr what is wrong, and returns the exit code.
 pub fn check(target: &Target) -> u8 {
     match client::get(target, Wanted::Status, TIME_LIMIT) {
-        Ok(answer) if (200..300).contains(&answer.status) => EXIT_OK,
+        Ok(answer) if (200..300).contains(&answer.status) => exit::OK,
         Ok(answer) => {
             eprintln!("pgpair: not healthy: status {}", answer.status);
-            EXIT_NOT_WELL
+            exit::NOT_WELL
         }
         Err(trouble) => {
             eprintln!("pgpair: {trouble}");

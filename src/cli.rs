@@ -7,15 +7,14 @@ use lexopt::prelude::*;
 use log::LevelFilter;
 
 use crate::client::Target;
-use crate::config::value::shown;
-use crate::config::{
-    self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS, value,
-};
+use crate::config::value::{self, shown};
+use crate::config::{self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS};
 use crate::pair::command::{self, Action};
 use crate::pair::layout::Node;
 use crate::pair::rejoin::Extent;
 use crate::pair::{failover, switchover};
-use crate::{EXIT_BAD_ARGUMENTS, EXIT_USAGE, check, status};
+use crate::runtime::exit;
+use crate::{check, status};
 
 /// Flags without a value.
 const SWITCHES: [&str; 5] = ["json", "watch", "dry-run", "accept-loss", "data-only"];
@@ -81,7 +80,7 @@ fn usage(message: String) -> UsageError {
         .map(|c| if c.is_control() { ' ' } else { c });
     UsageError {
         message: plain.take(MESSAGE_AT_MOST).collect(),
-        exit_code: EXIT_USAGE,
+        exit_code: exit::USAGE,
     }
 }
 
@@ -160,7 +159,7 @@ fn parse_words(
 
 fn bad_arguments(error: UsageError) -> UsageError {
     UsageError {
-        exit_code: EXIT_BAD_ARGUMENTS,
+        exit_code: exit::BAD_ARGUMENTS,
         ..error
     }
 }

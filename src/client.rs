@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, value::shown};
-use crate::{EXIT_NO_ANSWER, EXIT_NO_CONNECTION};
+use crate::runtime::exit;
 
 /// No answer of pgpair is longer.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -209,7 +209,7 @@ fn read(stream: &mut TcpStream, wanted: Wanted, deadline: Instant) -> io::Result
 fn connect(target: &Target, deadline: Instant) -> Result<TcpStream, Trouble> {
     let no_connection = |why: String| Trouble {
         message: format!("no connection to {}: {why}", target.authority),
-        exit_code: EXIT_NO_CONNECTION,
+        exit_code: exit::NO_CONNECTION,
     };
     let addresses = target
         .authority
@@ -229,7 +229,7 @@ fn connect(target: &Target, deadline: Instant) -> Result<TcpStream, Trouble> {
 fn no_answer(target: &Target, why: &str) -> Trouble {
     Trouble {
         message: format!("no answer from {}: {why}", target.authority),
-        exit_code: EXIT_NO_ANSWER,
+        exit_code: exit::NO_ANSWER,
     }
 }
 

@@ -15,45 +15,17 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
-pub mod crash;
-pub mod handover;
 pub mod http;
-pub mod limits;
-pub mod logging;
 pub mod pair;
 pub mod probe;
 #[cfg(test)]
 mod readme;
+pub mod runtime;
 pub mod serve;
-pub mod sockets;
 pub mod status;
-pub mod text;
-pub mod threads;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-/// Ended as asked.
-pub const EXIT_OK: u8 = 0;
-/// Failed while running, for example because the port is taken.
-pub const EXIT_FAILURE: u8 = 1;
-/// Arguments or settings that cannot be used.
-pub const EXIT_USAGE: u8 = 2;
-/// `check` and `status`: the arguments cannot be used.
-pub const EXIT_BAD_ARGUMENTS: u8 = 1;
-/// `check` and `status`: nobody accepts connections there.
-pub const EXIT_NO_CONNECTION: u8 = 2;
-/// `check` and `status`: no complete answer within the time limit.
-pub const EXIT_NO_ANSWER: u8 = 3;
-/// `check`: the endpoint's answer is not 2xx; `status`: the pair is not whole.
-pub const EXIT_NOT_WELL: u8 = 4;
-/// `switchover`, `failover`, `rejoin`: refused, and nothing was touched.
-pub const EXIT_REFUSED: u8 = 3;
-/// `switchover` and `failover`: the primary moved, and the other node is not
-/// back as its standby.
-pub const EXIT_ALONE: u8 = 4;
-/// HTTP could not be answered any more.
-pub const EXIT_FRONT_DOOR: u8 = 70;
 
 /// Runs the command that `arguments` (without the program's name) ask for.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -61,7 +33,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match cli::parse(arguments, &environment) {
         Ok(cli::Command::Print(text)) => {
             print!("{text}");
-            ExitCode::from(EXIT_OK)
+            ExitCode::from(runtime::exit::OK)
         }
         Ok(cli::Command::Serve(config)) => ExitCode::from(serve::serve(*config)),
         Ok(cli::Command::Check(target)) => ExitCode::from(check::check(&target)),

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::handover;
 use crate::http::access::Listener;
 use crate::http::gate::{Gate, Options};
 use crate::http::handler::Waiter;
@@ -13,22 +12,22 @@ use crate::probe::board::{Board, Rules};
 use crate::probe::db::NodeTarget;
 use crate::probe::guard::GuardWatch;
 use crate::probe::watch::{self, Target};
-use crate::{EXIT_FAILURE, EXIT_FRONT_DOOR, EXIT_OK, crash, limits, logging};
+use crate::runtime::{exit, limits, logging, panic, socket_activation};
 
 /// Runs the probe; returns the exit code.
 pub fn serve(config: Config) -> u8 {
-    crash::install(EXIT_FAILURE);
+    panic::install(exit::FAILURE);
     let result = run(config);
     logging::flush();
     result.unwrap_or_else(|error| {
         eprintln!("pgpair: {error}");
-        EXIT_FAILURE
+        exit::FAILURE
     })
 }
 
 fn run(config: Config) -> io::Result<u8> {
     // The main thread alone takes them, once everything is there to obey.
-    handover::hold_signals();
+    socket_activation::hold_signals();
     // Taken first: a port that is not to be had is told before anything else.
     let listeners = listeners(&config)?;
     logging::start(config.log).map_err(with("cannot log"))?;
@@ -77,16 +76,16 @@ fn run(config: Config) -> io::Result<u8> {
         hosts: config.hosts,
         certificates,
     };
-    handover::release_signals();
+    socket_activation::release_signals();
     Ok(answer(gate, &board, options))
 }
 
 fn answer(gate: Gate, board: &Board<Waiter>, options: Options) -> u8 {
     match gate.answer(board, options) {
-        Ok(()) => EXIT_OK,
+        Ok(()) => exit::OK,
         Err(error) => {
             log::error!("listen event=died cause={error:?}");
-            EXIT_FRONT_DOOR
+            exit::NO_HTTP
         }
     }
 }
@@ -95,7 +94,7 @@ fn answer(gate: Gate, board: &Board<Waiter>, options: Options) -> u8 {
 /// one for details, if they are told elsewhere.
 fn listeners(config: &Config) -> io::Result<Vec<(TcpListener, Listener)>> {
     let first = match config.handover {
-        Some(_) => handover::take().map_err(with(
+        Some(_) => socket_activation::take().map_err(with(
             "descriptor 3, which LISTEN_FDS announces, is no listening TCP socket",
         ))?,
         None => bind(config.listen, "--listen")?,

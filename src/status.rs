@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::client::{self, Target, Wanted};
-use crate::text;
-use crate::{EXIT_FAILURE, EXIT_NO_ANSWER, EXIT_NOT_WELL, EXIT_OK};
+use crate::runtime::{exit, text};
 
 /// What is asked when no path is given.
 pub const DEFAULT_PATH: &str = "/status";
@@ -97,7 +96,7 @@ pub fn status(options: &Options) -> u8 {
         drop(out);
         if printed.is_err() {
             // Whoever read this has gone.
-            return EXIT_FAILURE;
+            return exit::FAILURE;
         }
         if !options.watch {
             return exit_code;
@@ -121,12 +120,12 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
             |it| text::printable(&it.detail, CAUSE_AT_MOST),
         );
         eprintln!("pgpair: {why} (HTTP status {})", answer.status);
-        return (String::new(), EXIT_NO_ANSWER);
+        return (String::new(), exit::NO_ANSWER);
     };
     let exit_code = if status.verdict == "ok" && status.ready {
-        EXIT_OK
+        exit::OK
     } else {
-        EXIT_NOT_WELL
+        exit::NOT_WELL
     };
     let text = if options.json {
         String::from_utf8_lossy(&answer.body).into_owned()

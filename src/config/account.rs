@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::probe::read;
+use crate::runtime::read;
 
 /// The file of users. One that holds more than this is no such file.
 const FILE: &str = "/etc/passwd";

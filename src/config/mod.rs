@@ -19,12 +19,12 @@ use std::time::Duration;
 use account::Account;
 use log::LevelFilter;
 
-use crate::handover::{self, Handover};
 use crate::pair::guard;
 use crate::pair::layout::Layout;
 use crate::pair::sync::Mode;
 use crate::probe::connect::Settings;
 use crate::probe::verdict::Policy;
+use crate::runtime::socket_activation::{self, Handover};
 
 /// One setting: its names, what it means and what it is without being set.
 #[derive(Debug)]
@@ -447,13 +447,13 @@ fn hosts(text: &str) -> Result<Vec<String>, String> {
 
 /// Reads whether somebody leaves us a listening socket, as systemd does it.
 fn handover(environment: &Environment) -> Result<Option<Handover>, ConfigError> {
-    let [pid, fds, names] = handover::VARIABLES;
+    let [pid, fds, names] = socket_activation::VARIABLES;
     let values = [
         environment.get(pid)?,
         environment.get(fds)?,
         environment.get(names)?,
     ];
-    handover::announced(values, process::id())
+    socket_activation::announced(values, process::id())
         .map_err(|problem| ConfigError::new(fds, values[1], problem))
 }
 

@@ -11,7 +11,7 @@ use rustix::io::write;
 
 use super::clients::Token;
 use crate::probe::verdict::Verdict;
-use crate::threads::lock;
+use crate::runtime::threads::lock;
 
 /// Wakes the gate with what it has to know. Whoever tells it something never waits
 /// for a client.

@@ -34,11 +34,11 @@ use super::handler::{Handler, Phase, Waiter};
 use super::refusals::RefusalLog;
 use super::server::Server;
 use super::watchdog;
-use crate::limits::Room;
 use crate::probe::board::Board;
 use crate::probe::guard::GuardWatch;
 use crate::probe::tls::CertificateWatch;
 use crate::probe::verdict::Verdict;
+use crate::runtime::limits::Room;
 
 /// Connections that may wait to be let in, as far as the kernel allows
 /// (`net.core.somaxconn`): the standard library asks for 128, and what comes
@@ -416,7 +416,7 @@ mod tests {
             stuck_after: Duration::from_secs(10),
         });
         let options = Options {
-            room: crate::limits::room_for(8),
+            room: crate::runtime::limits::room_for(8),
             request_timeout: Duration::from_secs(10),
             drain: Duration::ZERO,
             is_lent: false,

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::control::Control;
-use crate::{EXIT_FRONT_DOOR, logging, threads};
+use crate::runtime::{exit, logging, threads};
 
 /// Time between two looks. The gate turns at least as often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ pub fn start(control: &Arc<Control>) -> io::Result<()> {
         }
         log::error!("listen event=died cause=\"the gate is stuck\"");
         logging::flush();
-        process::exit(i32::from(EXIT_FRONT_DOOR));
+        process::exit(i32::from(exit::NO_HTTP));
     })
 }
 

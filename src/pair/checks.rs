@@ -4,12 +4,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::disk;
 use super::ground::{Pair, SQL_AT_MOST, until};
 use super::layout::{MOUNT, Node};
-use super::process_table;
 use super::sql::Row;
 use super::trouble::{Trouble, refused};
+use super::{disk, process_table};
 
 /// A program that a backend runs, or a process that is frozen, may be about to go
 /// on: it is given this long.

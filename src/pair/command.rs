@@ -10,11 +10,11 @@ use super::ground::Pair;
 use super::journal::Held;
 use super::layout::{Layout, Node};
 use super::moving::Moved;
-use super::rejoin::Extent;
-use super::switchover::Done;
+use super::rejoin::{self, Extent};
+use super::switchover::{self, Done};
 use super::trouble::Trouble;
-use super::{disk, failover, guard, rejoin, switchover};
-use crate::{EXIT_ALONE, EXIT_FAILURE, EXIT_OK, EXIT_REFUSED, crash, logging};
+use super::{disk, failover, guard};
+use crate::runtime::{exit, logging, panic};
 
 /// What a command does.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,10 +46,10 @@ pub struct Command {
 
 /// Runs a command; returns the exit code.
 pub fn run(command: Command) -> u8 {
-    crash::install(EXIT_FAILURE);
+    panic::install(exit::FAILURE);
     if let Err(error) = logging::start(command.log) {
         eprintln!("pgpair: cannot log: {error}");
-        return EXIT_FAILURE;
+        return exit::FAILURE;
     }
     // The guard's words are its log.
     let quiet = matches!(command.action, Action::Guard(_));
@@ -57,22 +57,22 @@ pub fn run(command: Command) -> u8 {
     let outcome = match command.action {
         Action::Switchover(options) => {
             switchover::switchover(&pair, &options).map(|done| match done {
-                Done::Nothing => EXIT_OK,
+                Done::Nothing => exit::OK,
                 Done::Moved(moved) => told("switchover", &moved),
             })
         }
         Action::Failover(options) => failover::failover(&pair, &options)
-            .map(|moved| moved.map_or(EXIT_OK, |moved| told("failover", &moved))),
+            .map(|moved| moved.map_or(exit::OK, |moved| told("failover", &moved))),
         Action::Rejoin(node, extent) => rejoin_one(&pair, node, extent),
-        Action::Guard(options) => guard::guard(&pair, options).map(|()| EXIT_OK),
-        Action::Pause(length) => guard::pause(&pair, length).map(|()| EXIT_OK),
-        Action::Resume => guard::resume(&pair).map(|()| EXIT_OK),
+        Action::Guard(options) => guard::guard(&pair, options).map(|()| exit::OK),
+        Action::Pause(length) => guard::pause(&pair, length).map(|()| exit::OK),
+        Action::Resume => guard::resume(&pair).map(|()| exit::OK),
     };
     let exit_code = outcome.unwrap_or_else(|trouble| {
         say(&trouble);
         match trouble {
-            Trouble::Refused(_) => EXIT_REFUSED,
-            Trouble::Failed(_) => EXIT_FAILURE,
+            Trouble::Refused(_) => exit::REFUSED,
+            Trouble::Failed(_) => exit::FAILURE,
         }
     });
     logging::flush();
@@ -86,7 +86,7 @@ fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<u8, Tro
     }
     let standby = disk::Disks::read(&pair.layout)?.primary.other();
     rejoin::rejoin(pair, node.unwrap_or(standby), extent)?;
-    Ok(EXIT_OK)
+    Ok(exit::OK)
 }
 
 /// Says how a move ended.
@@ -96,13 +96,13 @@ fn told(what: &str, moved: &Moved) -> u8 {
     let shown = gap.map_or("unknown".to_owned(), |gap| gap.to_string());
     log::info!("{what} primary={primary} timeline={timeline} gap_ms={shown}");
     match &moved.alone {
-        None => EXIT_OK,
+        None => exit::OK,
         Some(trouble) => {
             say(&format!(
                 "{primary} is the primary, and {} is not back ({trouble}): see to that, then run pgpair rejoin",
                 primary.other()
             ));
-            EXIT_ALONE
+            exit::ALONE
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::process::{self, Outcome, ProcessError};
+use crate::runtime::process::{self, Outcome, ProcessError};
 
 /// Longest for a question, on a host that is very busy.
 const ASK_AT_MOST: Duration = Duration::from_secs(15);

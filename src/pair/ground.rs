@@ -18,7 +18,7 @@ use super::process_table::{self, Whose};
 use super::sql::{Server, SqlError};
 use super::trouble::{Trouble, failed, refused};
 use crate::probe::lsn::Lsn;
-use crate::threads::{self, lock};
+use crate::runtime::threads::{self, lock};
 
 /// Longest for a question to a server that is well.
 pub const SQL_AT_MOST: Duration = Duration::from_secs(5);

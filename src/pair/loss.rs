@@ -10,8 +10,7 @@ use super::ground::{Pair, Stop};
 use super::journal::Move;
 use super::layout::Node;
 use super::trouble::{Trouble, failed, refused};
-use super::wal;
-use super::{process_table, sync};
+use super::{process_table, sync, wal};
 use crate::probe::lsn::Lsn;
 
 /// The standby has replayed all that it received when it gets no further for

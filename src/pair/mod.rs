@@ -28,7 +28,6 @@ pub mod journal;
 pub mod layout;
 pub mod loss;
 pub mod moving;
-pub mod process;
 pub mod process_table;
 pub mod pulse;
 pub mod rejoin;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::data_dir::Place;
-use crate::threads;
+use crate::runtime::threads;
 
 /// Longest for a look at all processes.
 const LOOK_AT_MOST: Duration = Duration::from_secs(2);

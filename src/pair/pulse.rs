@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::threads::{self, lock};
+use crate::runtime::threads::{self, lock};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(100);

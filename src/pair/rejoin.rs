@@ -13,10 +13,9 @@ use super::disk::{self, Disks, NodeDisk};
 use super::docker::{self, OneShot};
 use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
-use super::moving;
 use super::sql::SqlError;
 use super::trouble::{Trouble, failed, refused};
-use super::wal;
+use super::{moving, wal};
 use crate::probe::lsn::Lsn;
 
 /// A standby that neither streams nor gets any further for this long never

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::sql::{Connection, Row, Server, SqlError};
-use crate::threads::{self, lock};
+use crate::runtime::threads::{self, lock};
 
 /// Threads that may wait for one server at once. A frozen one holds them until it
 /// goes on or ends.

@@ -16,11 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
 use rustix::net::sockopt::socket_peercred;
 
-use super::data_dir;
-use super::disk;
 use super::layout::{Layout, Node};
-use super::process_table;
-use crate::threads;
+use super::{data_dir, disk, process_table};
+use crate::runtime::threads;
 
 /// The socket's name, in the container's folder and in ours.
 const NAME: &str = ".s.PGSQL.5432";

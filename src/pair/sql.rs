@@ -14,8 +14,8 @@ use postgres::{Client, SimpleQueryMessage};
 use super::layout::{Layout, Node};
 use super::socket::{self, Relay};
 use crate::probe::tls::Connector;
-use crate::text::printable;
-use crate::threads;
+use crate::runtime::text::printable;
+use crate::runtime::threads;
 
 /// Longest text of a server's that is told, in characters, and longest value.
 const TEXT_AT_MOST: usize = 500;

@@ -21,7 +21,7 @@ use self::record::Record;
 use super::node::{Depth, Facts, Failure, Observation, Reason, What};
 use super::pair::{Assessment, Known};
 use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Trials, Verdict, View};
-use crate::threads::lock;
+use crate::runtime::threads::lock;
 
 pub use self::lane::LOGIN_INTERVAL;
 pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};

@@ -19,10 +19,9 @@ use super::query::{self, Row, Session, Table, Trouble};
 use super::stream::{Meter, TooMuch};
 use super::tls::{self, TlsError};
 use super::watch::{Observer, Target};
-use crate::crash;
-use crate::sockets;
-use crate::text::printable;
-use crate::threads::lock;
+use crate::runtime::text::printable;
+use crate::runtime::threads::lock;
+use crate::runtime::{panic, sockets};
 
 /// Longest wait for a connection from the pool. A watcher counts as stuck
 /// earlier and is abandoned then; this lets its thread end some time after.
@@ -257,7 +256,7 @@ impl ManageConnection for Manager {
 
     fn connect(&self) -> Result<Link, Self::Error> {
         Ok(Link {
-            connected: crash::unless_exhausted(|| self.connect_with_or_without_options())
+            connected: panic::unless_exhausted(|| self.connect_with_or_without_options())
                 .unwrap_or_else(|| Err(Failure::new(Reason::Error, EXHAUSTED))),
             used: false,
         })

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::pair::guard::report::{Report, SILENT_AFTER, STATES, STOPPED};
-use crate::threads::{self, lock};
+use crate::runtime::threads::{self, lock};
 
 /// The state of a guard that never was.
 pub const ABSENT: &str = "absent";

@@ -10,7 +10,6 @@ pub mod node;
 pub mod pair;
 pub mod passfile;
 pub mod query;
-pub mod read;
 mod resolve;
 pub mod span;
 pub mod stream;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::read;
+use crate::runtime::read;
 
 /// A password file holds a few lines; anything larger is something else.
 const BYTES_AT_MOST: u64 = 1024 * 1024;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dns_lookup::{AddrFamily, AddrInfoHints, SockType, getaddrinfo};
 
-use crate::threads;
+use crate::runtime::threads;
 
 /// How much longer the second family is waited for once the first has addresses:
 /// servers of names tell both at once, or one of them late or never (RFC 8305 takes

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::board::{Asker, Board};
 use super::node::{Facts, Failure, What};
-use crate::crash;
-use crate::threads::spawn;
+use crate::runtime::panic;
+use crate::runtime::threads::spawn;
 
 /// Abandoned watchers of a node that may still be stuck somewhere. Their
 /// sockets are shut down, so they end at once unless they hang elsewhere (in a
@@ -60,7 +60,7 @@ fn watch<A: Asker>(
     let name = board.lane_name(lane);
     let board = Arc::clone(board);
     let target = Arc::clone(target);
-    let observer = crash::unless_exhausted(|| target.observer());
+    let observer = panic::unless_exhausted(|| target.observer());
     let mut observer = observer.ok_or_else(|| io::Error::other("no thread to connect with"))?;
     spawn(name, move || {
         if epoch > 0 {

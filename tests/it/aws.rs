@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::PASSWORD;
 use crate::support::aws::{Aws, REGION};
 use crate::support::deployment::{self, checkout};
-use crate::support::process;
+use crate::support::{PASSWORD, process};
 
 const ADMIN: &str = "ec2_instance_admin_cidr=203.0.113.7/32";
 const TAG: &str = "org.pgpair.project";

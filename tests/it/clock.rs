@@ -9,9 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::load::{self, Load};
-use crate::support::packages;
 use crate::support::trial::BOTH;
-use crate::support::{Pair, Probe, Trial, eventually, ms};
+use crate::support::{Pair, Probe, Trial, eventually, ms, packages};
 
 const HOUR: i64 = 3_600;
 

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::fake;
 use crate::support::http::{Connection, request};
 use crate::support::load::{self, Load};
 use crate::support::probe::{is_release_binary, resident_bytes};
-use crate::support::{Postgres, Probe, eventually, ms, percentile};
+use crate::support::{Postgres, Probe, eventually, fake, ms, percentile};
 
 /// What 99 of 100 answers to a well-behaved client take at most.
 const P99_AT_MOST: Duration = ms(100);

@@ -9,10 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::support::docker::docker;
-use crate::support::fake;
 use crate::support::http::Connection;
 use crate::support::probe::{Recipe, binary};
-use crate::support::{Postgres, Probe, eventually, ms};
+use crate::support::{Postgres, Probe, eventually, fake, ms};
 
 /// Longest wait for an answer beside a flood, on a machine that is busy.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);

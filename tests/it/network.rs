@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::docker::this_run;
 use crate::support::load::{self, Load};
-use crate::support::names;
 use crate::support::probe::RECOVERY;
 use crate::support::proxy::{Does, Proxy};
 use crate::support::tls::Authority;
 use crate::support::trial::{ALONE, GONE, Holding, SILENT, Says, Words};
-use crate::support::{PASSWORD, Postgres, Probe, Trial, eventually, ms, seconds_by};
+use crate::support::{PASSWORD, Postgres, Probe, Trial, eventually, ms, names, seconds_by};
 
 /// A watcher that is stuck for 10 s is abandoned; the next needs a moment.
 const WITHOUT_THE_STUCK: Duration = Duration::from_secs(15);

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use crate::support::command::{Observer, Writer, Written, moves, on_this_machine, other, told};
 use crate::support::deployment::Deployment;
 use crate::support::play::Drill;
-use crate::support::process;
 use crate::support::told::{Balancers, Watch};
-use crate::support::{eventually, measured, percentile};
+use crate::support::{eventually, measured, percentile, process};
 
 /// The write gap's median must be below.
 const GAP: Duration = Duration::from_secs(3);

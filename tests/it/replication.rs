@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::fake;
 use crate::support::load::{self, Load};
 use crate::support::postgres::conninfo;
 use crate::support::probe::{binary, pgpair};
 use crate::support::replication::{Foreign, NOT_WHOLE, SERVER, TOLD_WITHIN, WHOLE, run_status};
 use crate::support::trial::{ALONE, BOTH, CONNECTIONS_AT_MOST};
 use crate::support::{
-    PASSWORD, Pair, Postgres, Probe, Trial, eventually, measured, ms, percentile, process,
+    PASSWORD, Pair, Postgres, Probe, Trial, eventually, fake, measured, ms, percentile, process,
     seconds_by,
 };
 

@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use self::keeper::{Act, Keeper, Seen, Standby};
 use self::notes::Memory;
 use self::report::{Report, STOPPED};
-use super::disk::Disks;
+use super::disk::{self, Disks};
 use super::failure_detector::{Decision, Reason};
 use super::ground::{Pair, START_AT_MOST};
 use super::journal::{self, Held};
@@ -31,8 +31,8 @@ use super::sql::Row;
 use super::sync::{self, Mode, Promise};
 use super::trouble::{Trouble, failed, refused};
 use super::witnesses::{LOOK_EVERY, Watch};
-use super::{disk, failover, process, rejoin, switchover};
-use crate::threads;
+use super::{failover, rejoin, switchover};
+use crate::runtime::{process, threads};
 
 /// What was refused or went wrong is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(10);

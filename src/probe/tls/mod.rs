@@ -21,7 +21,7 @@ pub use driver::Progress;
 use verifier::{UnknownKind, Verifier};
 pub use watch::CertificateWatch;
 
-use super::read;
+use crate::runtime::read;
 
 /// What goes wrong in a TLS handshake.
 pub use rustls::Error as TlsError;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::certificate::Certificate;
-use crate::threads::lock;
+use crate::runtime::threads::lock;
 
 /// A new login shows the certificate every 10 s; what was seen longer ago than a few of
 /// them is not known any more.

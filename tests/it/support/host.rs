@@ -15,8 +15,8 @@ use super::command::other;
 use super::deployment::{ansible_playbook, checkout, required};
 use super::docker::{self, Container, docker, this_run};
 use super::play::Play;
-use super::process::Outcome;
-use super::{eventually, http, process};
+use super::process::{self, Outcome};
+use super::{eventually, http};
 
 /// What every container of a host needs: `docker run`'s options, one a line.
 const OPTIONS: &str = include_str!("../../stand_in/options");

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::docker::{Container, this_run, try_docker};
-use super::{Postgres, Probe, docker, eventually};
+use super::docker::{self, Container, this_run, try_docker};
+use super::{Postgres, Probe, eventually};
 
 /// What came of a connection string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::text::printable;
-use crate::threads;
+use super::text::printable;
+use super::threads;
 
 /// Time between two looks at whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::threads;
+use super::threads;
 
 /// Lines that may wait for stderr: a burst of changes of every node, twice over.
 const QUEUE_LINES: usize = 256;

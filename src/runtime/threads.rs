@@ -1,5 +1,5 @@
 //! Our own threads: named, small, and fatal to the process when they panic (see
-//! [`crate::crash`]).
+//! [`super::panic`]).
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process;
 use std::thread;
 
-use crate::logging;
+use super::logging;
 
 thread_local! {
     /// The work under way here may fail for want of threads or descriptors.
