@@ -17,6 +17,7 @@ pub mod client;
 pub mod config;
 pub mod http;
 pub mod pair;
+pub mod pg;
 pub mod probe;
 #[cfg(test)]
 mod readme;

@@ -1,8 +1,8 @@
 //! The README's tables say what the code does.
 
-use crate::config::parameters::PARAMETERS;
 use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
+use crate::pg::parameters::PARAMETERS;
 use crate::probe::node::Reason;
 use crate::probe::pair::PairVerdict;
 

@@ -2,10 +2,8 @@
 //! the environment.
 
 mod account;
-pub mod conninfo;
 mod names;
 mod nodes;
-pub mod parameters;
 pub mod value;
 
 use std::collections::HashMap;

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::conninfo::{self, Parameters};
 use super::names::names;
-use super::parameters::{self, PARAMETERS, Support};
 use super::{ConfigError, DATABASE_URL, Source};
+use crate::pg::conninfo::{self, Parameters};
+use crate::pg::parameters::{self, PARAMETERS, Support};
+use crate::pg::passfile::{self, Secret};
+use crate::pg::tls::{self, Connector, Roots, SslMode, Version};
 use crate::probe::connect::{ChannelBinding, Host, Password, Settings};
-use crate::probe::passfile::{self, Secret};
-use crate::probe::tls::{self, Connector, Roots, SslMode, Version};
 
 /// Longest wait for TCP to connect, where nothing else is said. The kernel
 /// repeats a lost SYN after 1 s, 3 s, 7 s …: trying anew every second finds a

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::pg::passfile;
+use crate::pg::tls::SslMode;
 use crate::probe::connect::{ChannelBinding, Host, Password};
-use crate::probe::passfile;
-use crate::probe::tls::SslMode;
 
 const URL: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@a,b/d");
 

@@ -34,9 +34,9 @@ use super::handler::{Handler, Phase, Waiter};
 use super::refusals::RefusalLog;
 use super::server::Server;
 use super::watchdog;
+use crate::pg::tls::CertificateWatch;
 use crate::probe::board::Board;
 use crate::probe::guard::GuardWatch;
-use crate::probe::tls::CertificateWatch;
 use crate::probe::verdict::Verdict;
 use crate::runtime::limits::Room;
 

@@ -6,10 +6,10 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::control::{self, Control, ControlError};
-use super::data_dir::{DataDir, Folder, Place};
 use super::layout::{Layout, Node, PGDATA};
 use super::trouble::{Trouble, refused};
+use crate::pg::control_file::{self, Control, ControlError};
+use crate::pg::data_dir::{DataDir, Folder, Place};
 
 /// What has this file in its data is a standby: the fence.
 const SIGNAL: &str = "standby.signal";
@@ -41,7 +41,7 @@ impl NodeDisk {
                 empty: is_empty,
                 fenced: folder.has_file(SIGNAL)?,
                 status: postmaster_status(folder),
-                control: control::read(folder),
+                control: control_file::read(folder),
             })
         });
         // Only what is really not there is nothing.
@@ -283,6 +283,26 @@ fn postmaster_status(pgdata: &Folder) -> Option<String> {
     let bytes = pgdata.read("postmaster.pid", 1024).ok()??;
     let text = String::from_utf8(bytes).ok()?;
     text.lines().nth(7).map(|line| line.trim().to_owned())
+}
+
+/// Works in a node's `pg_wal`.
+///
+/// # Errors
+///
+/// Fails as the work does, or says why there is no such folder.
+pub fn in_pg_wal<T: Send>(
+    layout: &Layout,
+    node: Node,
+    work: impl FnOnce(&Folder) -> Result<T, String> + Send,
+) -> Result<T, String> {
+    let worked = in_pgdata(layout, node, |pgdata| {
+        Ok(pgdata.folder("pg_wal")?.map(|folder| work(&folder)))
+    });
+    match worked {
+        Ok(Some(Some(worked))) => worked,
+        Ok(_) => Err("it has no pg_wal".to_owned()),
+        Err(error) => Err(format!("pg_wal: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::control::Ended;
-use super::data_dir::Place;
 use super::disk::{self, NodeDisk};
 use super::docker::{self, Container, DockerError};
 use super::layout::{Layout, Node};
 use super::process_table::{self, Whose};
 use super::sql::{Server, SqlError};
 use super::trouble::{Trouble, failed, refused};
-use crate::probe::lsn::Lsn;
+use crate::pg::control_file::Ended;
+use crate::pg::data_dir::Place;
+use crate::pg::lsn::Lsn;
 use crate::runtime::threads::{self, lock};
 
 /// Longest for a question to a server that is well.

@@ -5,13 +5,14 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::NodeDisk;
+use super::disk::{self, NodeDisk};
 use super::ground::{Pair, Stop};
 use super::journal::Move;
 use super::layout::Node;
 use super::trouble::{Trouble, failed, refused};
-use super::{process_table, sync, wal};
-use crate::probe::lsn::Lsn;
+use super::{process_table, sync};
+use crate::pg::lsn::Lsn;
+use crate::pg::wal;
 
 /// The standby has replayed all that it received when it gets no further for
 /// this long.
@@ -118,7 +119,7 @@ fn missing(pair: &Pair, there: &Move) -> Result<Missing, Trouble> {
             there.from
         )));
     };
-    let walked = wal::in_pg_wal(&pair.layout, there.from, |folder| {
+    let walked = disk::in_pg_wal(&pair.layout, there.from, |folder| {
         // A primary that was promoted a moment before has not told its control file.
         let timeline = wal::newest_timeline(folder, &control);
         wal::walk(folder, timeline, control.system, start)

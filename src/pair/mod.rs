@@ -16,8 +16,6 @@
 
 pub mod checks;
 pub mod command;
-pub mod control;
-pub mod data_dir;
 pub mod disk;
 pub mod docker;
 pub mod failover;
@@ -37,5 +35,4 @@ pub mod sql;
 pub mod switchover;
 pub mod sync;
 pub mod trouble;
-pub mod wal;
 pub mod witnesses;

@@ -5,14 +5,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::data_dir::Folder;
 use super::disk::{self, NodeDisk};
 use super::ground::{Pair, START_AT_MOST, Stop, Stopping, until};
 use super::journal::{Held, Kind, Move, Step};
 use super::layout::Node;
 use super::trouble::{Trouble, failed};
 use super::{checks, loss, process_table, rejoin, sync};
-use crate::probe::lsn::Lsn;
+use crate::pg::data_dir::Folder;
+use crate::pg::lsn::Lsn;
 
 /// In which a standby that has caught up a moment ago must replay the rest: it is
 /// given up when it gets no further for the shorter time, and after the longer.

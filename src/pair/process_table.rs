@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::data_dir::Place;
+use crate::pg::data_dir::Place;
 use crate::runtime::threads;
 
 /// Longest for a look at all processes.

@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::control::{Control, Ended};
-use super::data_dir::{DataDir, Folder};
 use super::disk::{self, Disks, NodeDisk};
 use super::docker::{self, OneShot};
 use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
+use super::moving;
 use super::sql::SqlError;
 use super::trouble::{Trouble, failed, refused};
-use super::{moving, wal};
-use crate::probe::lsn::Lsn;
+use crate::pg::control_file::{Control, Ended};
+use crate::pg::data_dir::{DataDir, Folder};
+use crate::pg::lsn::Lsn;
+use crate::pg::wal;
 
 /// A standby that neither streams nor gets any further for this long never
 /// will: its WAL receiver tries every 5 s.
@@ -178,13 +179,13 @@ impl Job<'_> {
     /// primary's own history begins, if that can be read.
     fn goes_beyond_fork(&self, control: &Control) -> Option<bool> {
         let layout = &self.pair.layout;
-        let timeline = wal::in_pg_wal(layout, self.node, |folder| {
+        let timeline = disk::in_pg_wal(layout, self.node, |folder| {
             Ok(wal::newest_timeline(folder, control))
         });
         let timeline = timeline.ok()?;
         // Who works in one node's data does not see the other's.
         let fork = self.fork_of(timeline)?;
-        let beyond = wal::in_pg_wal(layout, self.node, |folder| {
+        let beyond = disk::in_pg_wal(layout, self.node, |folder| {
             wal::walk(folder, timeline, control.system, fork)
         });
         beyond.ok().map(|walk| walk.records > 0)
@@ -193,7 +194,7 @@ impl Job<'_> {
     /// Returns where the primary's history left a timeline, if it did.
     fn fork_of(&self, timeline: u32) -> Option<Lsn> {
         let control = self.disks.of(self.primary).control().ok()?;
-        let left = wal::in_pg_wal(&self.pair.layout, self.primary, |folder| {
+        let left = disk::in_pg_wal(&self.pair.layout, self.primary, |folder| {
             let newest = wal::newest_timeline(folder, &control);
             Ok(wal::history(folder, newest).unwrap_or_default())
         });

@@ -17,7 +17,8 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
 use rustix::net::sockopt::socket_peercred;
 
 use super::layout::{Layout, Node};
-use super::{data_dir, disk, process_table};
+use super::{disk, process_table};
+use crate::pg::data_dir;
 use crate::runtime::threads;
 
 /// The socket's name, in the container's folder and in ours.

@@ -13,7 +13,7 @@ use postgres::{Client, SimpleQueryMessage};
 
 use super::layout::{Layout, Node};
 use super::socket::{self, Relay};
-use crate::probe::tls::Connector;
+use crate::pg::tls::Connector;
 use crate::runtime::text::printable;
 use crate::runtime::threads;
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::control::Ended;
 use super::disk::NodeDisk;
 use super::docker;
 use super::failure_detector::{
@@ -18,6 +17,7 @@ use super::pulse::Pulse;
 use super::session::{Answer, Session};
 use super::sql::{Row, SqlError};
 use super::trouble::{Trouble, failed};
+use crate::pg::control_file::Ended;
 
 /// Time between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);

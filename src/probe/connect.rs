@@ -13,10 +13,10 @@ use postgres::{Client, Config};
 
 use super::db::Unconnected;
 use super::node::{Failure, Reason};
-use super::passfile::{self, Secret};
-use super::resolve::resolve;
 use super::stream::{Bounded, Meter};
-use super::tls::{Connector, SslMode};
+use crate::pg::passfile::{self, Secret};
+use crate::pg::resolve::resolve;
+use crate::pg::tls::{Connector, SslMode};
 
 /// Keepalives free what hangs on a host that is really gone. Idle 5 s + 3 probes
 /// 2 s apart = 11 s, about as long as a stuck watcher is left alone.

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::lsn::Lsn;
 use super::node::Replication;
+use crate::pg::lsn::Lsn;
 
 /// Samples of the primary's position that are kept: an hour at one a second.
 const TRAIL_SAMPLES: usize = 3_600;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lsn::Lsn;
+use crate::pg::lsn::Lsn;
 
 /// Why a verdict is what it is: one word, the same in JSON, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

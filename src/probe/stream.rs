@@ -15,7 +15,7 @@ use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connect::Way;
-use super::tls::Connector;
+use crate::pg::tls::Connector;
 
 /// Longest reply to one query, and longest greeting. Replication facts with 100
 /// senders and 100 slots take 50 kB. Rows cost the driver up to 25 times their

@@ -697,10 +697,10 @@ fn read_only(scope: Scope, kind: Kind, limit: LagLimit, of: &Circumstances<'_>) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::lsn::Lsn;
     use super::super::node::{Receiver, Rows, Sender};
     use super::super::span::Span;
     use super::*;
+    use crate::pg::lsn::Lsn;
 
     fn answered(now: Instant, in_recovery: bool, read_only: bool) -> Observation {
         Observation {

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgpair::probe::tls::{Connector, Options, Roots, SslMode};
+use pgpair::pg::tls::{Connector, Options, Roots, SslMode};
 use postgres::Client;
 use postgres::config::SslMode as Encryption;
 use serde_json::Value;

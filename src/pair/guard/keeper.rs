@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::pair::sync::Mode;
-use crate::probe::lsn::Lsn;
+use crate::pg::lsn::Lsn;
 
 /// A server has told all its processes of a new setting after this.
 const TOLD_AFTER: Duration = Duration::from_secs(1);

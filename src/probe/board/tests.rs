@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use super::*;
-use crate::probe::lsn::Lsn;
+use crate::pg::lsn::Lsn;
 use crate::probe::node::Replication;
 use crate::probe::pair::PairVerdict;
 use crate::probe::verdict::Kind;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::probe::lsn::Lsn;
+use crate::pg::lsn::Lsn;
 use crate::probe::node::Receiver;
 
 /// A node in a few letters: P primary, N one that nobody reads from, D one of one

@@ -1,7 +1,7 @@
 //! What no PostgreSQL says, and a stranger in its place may.
 
 use super::*;
-use crate::probe::lsn::Lsn;
+use crate::pg::lsn::Lsn;
 
 /// Answers from a list, and remembers what it was asked.
 struct Script {

@@ -1,6 +1,6 @@
 //! Certificates, as a server shows them.
 
-use pgpair::probe::tls::certificate::Certificate;
+use pgpair::pg::tls::certificate::Certificate;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
 

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use pgpair::config::conninfo::{self, ConninfoError, Parameters};
-use pgpair::config::parameters::PARAMETERS;
 use pgpair::config::{Config, Environment, Flags};
+use pgpair::pg::conninfo::{self, ConninfoError, Parameters};
+use pgpair::pg::parameters::PARAMETERS;
 
 use super::{MARK, holds_no_password, is_a_plain_line, libpq};
 

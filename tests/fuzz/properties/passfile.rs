@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgpair::probe::passfile::Entries;
+use pgpair::pg::passfile::Entries;
 
 use super::{holds_no_password, libpq};
 

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use pgpair::config::{Config, Environment, Flags, value};
+use pgpair::pg::lsn::Lsn;
 use pgpair::probe::lag;
-use pgpair::probe::lsn::Lsn;
 
 /// Splits a number from its unit, both as they stand; the number has digits and
 /// at most one point, and a digit at least.

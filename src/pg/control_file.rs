@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::data_dir::Folder;
-use crate::probe::lsn::Lsn;
+use super::lsn::Lsn;
 
 /// What is read of it; PostgreSQL writes 296 bytes.
 const BYTES: u64 = 512;

@@ -7,11 +7,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::control::Control;
+use super::control_file::Control;
 use super::data_dir::Folder;
-use super::disk;
-use super::layout::{Layout, Node};
-use crate::probe::lsn::Lsn;
+use super::lsn::Lsn;
 
 /// A page of the log. Another size is a build of one's own.
 const PAGE: u64 = 8192;
@@ -44,26 +42,6 @@ pub struct Walk {
     pub records: u64,
     /// Transactions that were committed or prepared in them.
     pub commits: u64,
-}
-
-/// Works in a node's `pg_wal`.
-///
-/// # Errors
-///
-/// Fails as the work does, or says why there is no such folder.
-pub fn in_pg_wal<T: Send>(
-    layout: &Layout,
-    node: Node,
-    work: impl FnOnce(&Folder) -> Result<T, String> + Send,
-) -> Result<T, String> {
-    let worked = disk::in_pgdata(layout, node, |pgdata| {
-        Ok(pgdata.folder("pg_wal")?.map(|folder| work(&folder)))
-    });
-    match worked {
-        Ok(Some(Some(worked))) => worked,
-        Ok(_) => Err("it has no pg_wal".to_owned()),
-        Err(error) => Err(format!("pg_wal: {error}")),
-    }
 }
 
 /// Returns the timeline that a node was on at last. One that was promoted a moment
@@ -510,8 +488,8 @@ impl Checksum {
 
 #[cfg(test)]
 mod tests {
-    use super::super::data_dir::DataDir;
     use super::*;
+    use crate::pg::data_dir::DataDir;
     use std::fs;
     use std::path::Path;
 
@@ -786,7 +764,7 @@ mod tests {
         writer.save(at);
         let control = Control {
             system: SYSTEM,
-            ended: crate::pair::control::Ended::InProduction,
+            ended: crate::pg::control_file::Ended::InProduction,
             checkpoint: first,
             timeline: 1,
         };
