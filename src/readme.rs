@@ -3,8 +3,8 @@
 use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
 use crate::pg::parameters::PARAMETERS;
+use crate::probe::assessment::PairVerdict;
 use crate::probe::node::Reason;
-use crate::probe::pair::PairVerdict;
 
 const README: &str = include_str!("../README.md");
 

@@ -9,8 +9,8 @@ use crate::http::access::Listener;
 use crate::http::gate::{Gate, Options};
 use crate::http::handler::Waiter;
 use crate::probe::board::{Board, Rules};
-use crate::probe::db::NodeTarget;
-use crate::probe::guard::GuardWatch;
+use crate::probe::guard_status::GuardWatch;
+use crate::probe::observer::NodeTarget;
 use crate::probe::watch::{self, Target};
 use crate::runtime::{exit, limits, logging, panic, socket_activation};
 

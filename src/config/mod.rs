@@ -20,7 +20,7 @@ use log::LevelFilter;
 use crate::pair::guard;
 use crate::pair::layout::Layout;
 use crate::pair::sync::Mode;
-use crate::probe::connect::Settings;
+use crate::probe::observer::connect::Settings;
 use crate::probe::verdict::Policy;
 use crate::runtime::socket_activation::{self, Handover};
 

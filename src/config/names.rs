@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::value::{NODE_NAME_AT_MOST, is_node_name};
 use super::{ConfigError, NODES, Source};
-use crate::probe::connect::Host;
+use crate::probe::observer::connect::Host;
 
 /// A host, and its address where that is given.
 type Place = (Host, Option<IpAddr>);

@@ -10,7 +10,7 @@ use crate::pg::conninfo::{self, Parameters};
 use crate::pg::parameters::{self, PARAMETERS, Support};
 use crate::pg::passfile::{self, Secret};
 use crate::pg::tls::{self, Connector, Roots, SslMode, Version};
-use crate::probe::connect::{ChannelBinding, Host, Password, Settings};
+use crate::probe::observer::connect::{ChannelBinding, Host, Password, Settings};
 
 /// Longest wait for TCP to connect, where nothing else is said. The kernel
 /// repeats a lost SYN after 1 s, 3 s, 7 s …: trying anew every second finds a

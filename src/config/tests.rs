@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::pg::passfile;
 use crate::pg::tls::SslMode;
-use crate::probe::connect::{ChannelBinding, Host, Password};
+use crate::probe::observer::connect::{ChannelBinding, Host, Password};
 
 const URL: (&str, &str) = ("DATABASE_URL", "postgresql://u:hunter2@a,b/d");
 

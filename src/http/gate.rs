@@ -36,7 +36,7 @@ use super::server::Server;
 use super::watchdog;
 use crate::pg::tls::CertificateWatch;
 use crate::probe::board::Board;
-use crate::probe::guard::GuardWatch;
+use crate::probe::guard_status::GuardWatch;
 use crate::probe::verdict::Verdict;
 use crate::runtime::limits::Room;
 

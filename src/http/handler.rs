@@ -16,7 +16,7 @@ use super::server::{Method, Request};
 use super::{metrics, page, status};
 use crate::pg::tls::CertificateWatch;
 use crate::probe::board::{Asker, Board, Report};
-use crate::probe::guard::{Guard, GuardWatch};
+use crate::probe::guard_status::{Guard, GuardWatch};
 use crate::probe::verdict::Verdict;
 
 /// How far the front door is on its way to its end.

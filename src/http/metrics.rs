@@ -8,13 +8,12 @@ use rustix::process::{Resource, getrlimit};
 
 use super::counts::{self, Counts};
 use super::exposition::{Document, Format, Kind};
-use crate::pair::failure_detector;
-use crate::pair::guard::report::STATES;
 use crate::pair::sync::Mode;
+use crate::probe::assessment::PairVerdict;
 use crate::probe::board::{self, Report, Rules};
-use crate::probe::guard::{ABSENT, Guard};
+use crate::probe::guard_report::{STATES, WaitReason};
+use crate::probe::guard_status::{ABSENT, Guard};
 use crate::probe::node::{Facts, Reason, Replication};
-use crate::probe::pair::PairVerdict;
 
 use Kind::{Counter, Gauge, Histogram};
 
@@ -308,7 +307,7 @@ fn about_guard(document: &mut Document, guard: &Guard) {
         "pgpair_guard_waiting",
         "Why the guard does not replace a primary that does not answer: 1 for the current reason.",
     );
-    for reason in failure_detector::Reason::ALL {
+    for reason in WaitReason::ALL {
         let is = report.map(|it| u8::from(it.reason == Some(reason)));
         family.known(&[("reason", reason.word())], is);
     }

@@ -6,11 +6,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::pair::failure_detector;
+use crate::probe::assessment::{self, NodeState};
 use crate::probe::board::{NodeReport, Report, Rules, Transition};
-use crate::probe::guard::Guard;
+use crate::probe::guard_report::WaitReason;
+use crate::probe::guard_status::Guard;
 use crate::probe::node::{Replication, Slot};
-use crate::probe::pair::{self, NodeState};
 
 /// The whole document. Keys of a node follow Patroni's where it has them.
 #[derive(Serialize)]
@@ -223,9 +223,7 @@ fn guard_of(guard: &Guard) -> GuardState<'_> {
     let report = guard.report.as_ref();
     GuardState {
         state: guard.state,
-        reason: report
-            .and_then(|it| it.reason)
-            .map(failure_detector::Reason::word),
+        reason: report.and_then(|it| it.reason).map(WaitReason::word),
         detail: guard.detail.as_deref(),
         age_ms: guard.age.map(milliseconds),
         mode: report.map(|it| it.mode.as_str()),
@@ -353,7 +351,7 @@ fn reader<'a>(
         let standby = facts.filter(|facts| facts.in_recovery);
         let standby = standby.and_then(|facts| facts.replication.as_deref());
         standby
-            .and_then(|it| pair::sender_of(primary, it, &names[*node]))
+            .and_then(|it| assessment::sender_of(primary, it, &names[*node]))
             .is_some_and(|found| std::ptr::eq(found, sender))
     };
     (0..names.len())

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::probe::guard_report::WaitReason;
+
 /// It takes this many questions without an answer.
 const MISSES: u32 = 3;
 
@@ -102,80 +104,6 @@ pub struct Witnesses {
     pub host_overloaded: bool,
 }
 
-/// Why a primary that does not do what it is asked is not replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// It says that it cannot do it now: it is alive.
-    PrimaryAnswers,
-    /// It says that it starts, recovers or shuts down, or its container has only
-    /// just been started.
-    PrimaryStarting,
-    /// The standby, or the guard, was itself started a moment ago.
-    PairStarting,
-    /// The standby does not answer.
-    StandbySilent,
-    /// The standby takes too long to answer.
-    StandbySlow,
-    /// It says nothing, but its processes work or its standby hears from it.
-    WitnessDisagrees,
-    /// The host is too busy for silence to mean anything.
-    HostOverloaded,
-    /// Docker does not answer.
-    EngineSilent,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Reason; 8] = [
-        Reason::PrimaryAnswers,
-        Reason::PrimaryStarting,
-        Reason::PairStarting,
-        Reason::StandbySilent,
-        Reason::StandbySlow,
-        Reason::WitnessDisagrees,
-        Reason::HostOverloaded,
-        Reason::EngineSilent,
-    ];
-
-    /// Returns the word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Reason::PrimaryAnswers => "primary_answers",
-            Reason::PrimaryStarting => "primary_starting",
-            Reason::PairStarting => "pair_starting",
-            Reason::StandbySilent => "standby_silent",
-            Reason::StandbySlow => "standby_slow",
-            Reason::WitnessDisagrees => "witness_disagrees",
-            Reason::HostOverloaded => "host_overloaded",
-            Reason::EngineSilent => "engine_silent",
-        }
-    }
-
-    /// Finds a reason by its word.
-    pub fn named(word: &str) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|it| it.word() == word)
-    }
-
-    /// Says whether the primary has given a sign of life.
-    pub fn is_life(self) -> bool {
-        matches!(self, Reason::PrimaryAnswers | Reason::PrimaryStarting)
-    }
-
-    /// Says it in a sentence of which the primary is the subject.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Reason::PrimaryAnswers => "is alive, but does not do what it is asked",
-            Reason::PrimaryStarting => "is starting, recovering or shutting down",
-            Reason::PairStarting => "does not answer, but the pair was started a moment ago",
-            Reason::StandbySilent => "does not answer, and its standby does not answer either",
-            Reason::StandbySlow => "does not answer, and its standby is slow too",
-            Reason::WitnessDisagrees => "does not answer, but works, or its standby hears from it",
-            Reason::HostOverloaded => "does not answer, but the host is overloaded",
-            Reason::EngineSilent => "does not answer, and neither does Docker",
-        }
-    }
-}
-
 /// What to do about a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -184,7 +112,7 @@ pub enum Decision {
     /// Nothing yet: it has not been silent for long enough.
     Unconfirmed,
     /// Wait, for this reason.
-    Wait(Reason),
+    Wait(WaitReason),
     /// Replace it.
     Replace,
 }
@@ -199,14 +127,14 @@ pub fn decide(seen: &Witnesses, confirm: Duration) -> Decision {
     }
     // What is frozen does not start.
     if !seen.known || !is_frozen(seen) && started_since(seen) {
-        return Decision::Wait(Reason::PairStarting);
+        return Decision::Wait(WaitReason::PairStarting);
     }
     if is_dead(seen) {
         return Decision::Replace;
     }
     match seen.primary {
-        Primary::Speaks => Decision::Wait(Reason::PrimaryAnswers),
-        Primary::Starting => Decision::Wait(Reason::PrimaryStarting),
+        Primary::Speaks => Decision::Wait(WaitReason::PrimaryAnswers),
+        Primary::Starting => Decision::Wait(WaitReason::PrimaryStarting),
         _ if seen.silent < confirm => Decision::Unconfirmed,
         _ => still_there(seen, confirm).map_or(Decision::Replace, Decision::Wait),
     }
@@ -234,30 +162,32 @@ fn started_since(seen: &Witnesses) -> bool {
 }
 
 /// Returns why a primary that is not dead, and silent, stays.
-fn still_there(seen: &Witnesses, confirm: Duration) -> Option<Reason> {
+fn still_there(seen: &Witnesses, confirm: Duration) -> Option<WaitReason> {
     if seen.container == Container::Unknown {
-        return Some(Reason::EngineSilent);
+        return Some(WaitReason::EngineSilent);
     }
     let hears = |heard| heard + HEARS_AFTER < seen.silent && heard < HUNG_AFTER;
     if seen.standby.heard.is_some_and(hears) {
-        return Some(Reason::WitnessDisagrees);
+        return Some(WaitReason::WitnessDisagrees);
     }
     let frozen = is_frozen(seen);
     if !frozen && seen.host_overloaded {
-        return Some(Reason::HostOverloaded);
+        return Some(WaitReason::HostOverloaded);
     }
     match seen.standby.took {
-        None => return Some(Reason::StandbySilent),
-        Some(took) if took > QUICK => return Some(Reason::StandbySlow),
+        None => return Some(WaitReason::StandbySilent),
+        Some(took) if took > QUICK => return Some(WaitReason::StandbySlow),
         Some(_) if frozen => return None,
         Some(_) => {}
     }
     if seen.counted < confirm {
-        return Some(Reason::HostOverloaded);
+        return Some(WaitReason::HostOverloaded);
     }
     match (seen.processes, seen.container) {
-        (Processes::Work, _) if seen.counted < HUNG_AFTER => Some(Reason::WitnessDisagrees),
-        (Processes::None, Container::Runs(since)) if since < GRACE => Some(Reason::PrimaryStarting),
+        (Processes::Work, _) if seen.counted < HUNG_AFTER => Some(WaitReason::WitnessDisagrees),
+        (Processes::None, Container::Runs(since)) if since < GRACE => {
+            Some(WaitReason::PrimaryStarting)
+        }
         _ => None,
     }
 }
@@ -320,7 +250,7 @@ mod tests {
     #[test]
     fn each_witness_counts() {
         use Decision::{Replace, Serves, Unconfirmed, Wait};
-        use Reason::*;
+        use WaitReason::*;
         let slow = standby(Some(1_200), Some(s(6)));
         let mute = standby(None, Some(s(6)));
         let hears = standby(Some(3), Some(s(1)));
@@ -652,10 +582,10 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_word_of_its_own() {
-        for reason in Reason::ALL {
-            assert_eq!(Reason::named(reason.word()), Some(reason));
+        for reason in WaitReason::ALL {
+            assert_eq!(WaitReason::named(reason.word()), Some(reason));
             assert!(!reason.sentence().is_empty());
         }
-        assert_eq!(Reason::named("bad_mood"), None);
+        assert_eq!(WaitReason::named("bad_mood"), None);
     }
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::disk;
-use super::layout::{Layout, Node, value_of};
+use super::layout::{Layout, Node};
 use super::trouble::{Trouble, failed, refused};
+use crate::runtime::text::value_of;
 
 /// Who is at work, for the message to who comes second.
 const LOCK: &str = "lock";

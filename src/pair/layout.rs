@@ -53,12 +53,6 @@ impl fmt::Display for Node {
     }
 }
 
-/// Returns the value of `key` in a line of `key=value` words.
-pub fn value_of<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    let mut words = line.split_whitespace();
-    words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-}
-
 /// A pair's name and folder; everything else follows from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -173,15 +167,6 @@ mod tests {
             layout.pgdata(Node::B),
             Path::new("/srv/my-pair.2/b/data/pgdata")
         );
-    }
-
-    #[test]
-    fn values_are_found_by_their_whole_key() {
-        let line = "from=a to=b ran=true\n";
-        assert_eq!(value_of(line, "to"), Some("b"));
-        assert_eq!(value_of(line, "ran"), Some("true"));
-        assert_eq!(value_of(line, "ra"), None);
-        assert_eq!(value_of("", "to"), None);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 
 use super::disk;
 use super::ground::{Pair, SQL_AT_MOST};
-use super::layout::{Layout, Node, value_of};
+use super::layout::{Layout, Node};
 use super::trouble::{Trouble, failed};
+use crate::runtime::text::value_of;
 
 /// Where it is written down, in the pair's folder.
 const FILE: &str = "sync";

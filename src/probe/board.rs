@@ -6,8 +6,8 @@
 //! node says, one for whether a commit goes through there, and one for whether a
 //! new login does. Whoever publishes settles everybody concerned.
 
+mod history;
 mod lane;
-mod record;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use self::history::Record;
 use self::lane::{Kind, Lane};
-use self::record::Record;
+use super::assessment::{Assessment, Known};
 use super::node::{Depth, Facts, Failure, Observation, Reason, What};
-use super::pair::{Assessment, Known};
 use super::verdict::{self, Ask, Circumstances, Policy, Question, Scope, Trials, Verdict, View};
 use crate::runtime::threads::lock;
 
+pub use self::history::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 pub use self::lane::LOGIN_INTERVAL;
-pub use self::record::{BUCKETS as OBSERVATION_BUCKETS, NodeCounts, Transition};
 
 /// Longest time between two looks of the sweep, so that its pulse shows that
 /// our own machinery turns.

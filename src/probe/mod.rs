@@ -1,14 +1,12 @@
 //! What is true: how each node is asked, what it answered, and what follows.
 
+pub mod assessment;
 pub mod board;
-pub mod connect;
-pub mod db;
-pub mod guard;
+pub mod guard_report;
+pub mod guard_status;
 pub mod lag;
 pub mod node;
-pub mod pair;
-pub mod query;
+pub mod observer;
 pub mod span;
-pub mod stream;
 pub mod verdict;
 pub mod watch;

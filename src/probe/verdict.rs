@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::assessment::{self, Known};
 use super::lag::{self, Mode};
 use super::node::{Depth, Facts, Failure, Observation, Reason, Replication};
-use super::pair::{self, Known};
 
 /// When `/ready` is 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -499,11 +499,11 @@ fn rival(of: &Circumstances<'_>, node: usize) -> Option<Standing> {
     let standings = others.filter_map(|other| {
         let (own, theirs) = (&of.known[node], &of.known[other]);
         let is_writable = theirs.facts().is_some_and(Facts::is_writable_primary);
-        if pair::are_one_server(own, theirs) {
+        if assessment::are_one_server(own, theirs) {
             return None;
         }
         match Finding::of(of, other, takes_writes).standing {
-            Standing::Good if pair::rivals(own, theirs) => Some(Standing::Good),
+            Standing::Good if assessment::rivals(own, theirs) => Some(Standing::Good),
             Standing::Good => Some(Standing::Pending),
             Standing::Pending => is_writable.then_some(Standing::Pending),
             Standing::Bad => None,
@@ -570,7 +570,7 @@ fn streams(facts: &Facts, told: Option<&Replication>) -> Result<(), (Reason, &'s
     let Some(standby) = standby else {
         return Err((Reason::NotStreaming, "the node is a primary"));
     };
-    if pair::of_another_system(standby, told) {
+    if assessment::of_another_system(standby, told) {
         return Err((
             Reason::WrongSystem,
             "the standby belongs to another system than the primary",
@@ -606,7 +606,7 @@ fn replica(scope: Scope, kind: Kind, limit: LagLimit, of: &Circumstances<'_>) ->
         .map(|node| {
             Finding::of(of, node, |facts| {
                 streams(facts, system)?;
-                if let Some(detail) = pair::strays(of.known, of.names, node) {
+                if let Some(detail) = assessment::strays(of.known, of.names, node) {
                     return Err((Reason::NotStreaming, detail));
                 }
                 is_of_kind(kind, facts, told, &of.names[node])?;
@@ -627,7 +627,7 @@ fn is_of_kind(
         return Ok(());
     }
     let sender = match (told, standby.replication.as_deref()) {
-        (Some(told), Some(standby)) => pair::sender_of(told, standby, name),
+        (Some(told), Some(standby)) => assessment::sender_of(told, standby, name),
         _ => None,
     };
     let detail = match sender.and_then(|it| it.sync_state.as_deref()) {

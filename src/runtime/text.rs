@@ -22,6 +22,12 @@ fn is_shown(c: char) -> bool {
     !c.is_control() && !hides
 }
 
+/// Returns the value of `key` in a line of `key=value` words.
+pub fn value_of<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let mut words = line.split_whitespace();
+    words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +52,14 @@ mod tests {
     #[test]
     fn text_is_cut_at_characters_not_bytes() {
         assert_eq!(printable(&"é".repeat(65), 64), "é".repeat(64));
+    }
+
+    #[test]
+    fn values_are_found_by_their_whole_key() {
+        let line = "from=a to=b ran=true\n";
+        assert_eq!(value_of(line, "to"), Some("b"));
+        assert_eq!(value_of(line, "ran"), Some("true"));
+        assert_eq!(value_of(line, "ra"), None);
+        assert_eq!(value_of("", "to"), None);
     }
 }

@@ -4,7 +4,6 @@
 
 mod keeper;
 mod notes;
-pub mod report;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,9 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::keeper::{Act, Keeper, Seen, Standby};
 use self::notes::Memory;
-use self::report::{Report, STOPPED};
 use super::disk::{self, Disks};
-use super::failure_detector::{Decision, Reason};
+use super::failure_detector::Decision;
 use super::ground::{Pair, START_AT_MOST};
 use super::journal::{self, Held};
 use super::layout::Node;
@@ -32,6 +30,7 @@ use super::sync::{self, Mode, Promise};
 use super::trouble::{Trouble, failed, refused};
 use super::witnesses::{LOOK_EVERY, Watch};
 use super::{failover, rejoin, switchover};
+use crate::probe::guard_report::{Report, STOPPED, WaitReason};
 use crate::runtime::{process, threads};
 
 /// What was refused or went wrong is tried again after this.
@@ -134,7 +133,7 @@ struct Guard<'a> {
     /// Why nothing can be done, as it was told last.
     blocked: Option<String>,
     /// Why a primary that does not answer is not replaced, as it was told last.
-    waits: Option<Reason>,
+    waits: Option<WaitReason>,
     paused: bool,
 }
 
@@ -484,7 +483,7 @@ impl<'a> Guard<'a> {
 }
 
 fn tell(pair: &Pair, report: &mut Report) {
-    if let Err(error) = report.write(&pair.layout) {
+    if let Err(error) = report.write(&pair.layout.root) {
         log::debug!("guard state=unreported cause={:?}", error.to_string());
     }
 }

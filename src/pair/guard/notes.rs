@@ -5,7 +5,8 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pair::disk;
-use crate::pair::layout::{Layout, Node, value_of};
+use crate::pair::layout::{Layout, Node};
+use crate::runtime::text::value_of;
 
 const MEMORY: &str = "guard";
 const PAUSE: &str = "guard.pause";

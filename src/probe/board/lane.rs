@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{Arrival, Rules};
+use crate::probe::assessment::Known;
 use crate::probe::node::{Depth, Facts, Failure, Observation, Reason, Replication, What};
-use crate::probe::pair::Known;
 use crate::probe::span::Span;
 use crate::probe::verdict::{Sight, Silence};
 

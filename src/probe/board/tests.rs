@@ -5,8 +5,8 @@ use std::thread;
 
 use super::*;
 use crate::pg::lsn::Lsn;
+use crate::probe::assessment::PairVerdict;
 use crate::probe::node::Replication;
-use crate::probe::pair::PairVerdict;
 use crate::probe::verdict::Kind;
 
 const WRITE: Trials = Trials {

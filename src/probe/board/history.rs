@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
 
+use crate::probe::assessment::{self, Assessment, Former, Known, PairVerdict};
 use crate::probe::lag::Trail;
 use crate::probe::node::{Denied, Facts, Failure, Observation, Part, Reason};
-use crate::probe::pair::{self, Assessment, Former, Known, PairVerdict};
 use crate::probe::verdict::Verdict;
 
 /// Changes that are remembered.
@@ -99,7 +99,7 @@ impl Record {
 
     /// Assesses the pair by what is known, and by what it was before.
     pub(super) fn assess(&self, known: &[Known<'_>], names: &[String], now: Instant) -> Assessment {
-        pair::assess(known, names, &self.trail, self.former, now)
+        assessment::assess(known, names, &self.trail, self.former, now)
     }
 
     pub(super) fn next_sample(&self) -> Instant {

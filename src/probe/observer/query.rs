@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::node::{
+use crate::probe::node::{
     Denied, Depth, Facts, Failure, Part, Reason, Receiver, Replication, Rows, Sender, Slot, What,
 };
 

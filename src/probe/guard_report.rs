@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::pair::failure_detector::Reason;
-use crate::pair::layout::{Layout, value_of};
+use crate::runtime::text::value_of;
 
 /// Where it lies: in the folder that the probe's container has.
 const FILE: &str = "probe/guard";
@@ -25,6 +24,85 @@ pub const STOPPED: &str = "stopped";
 /// No report is as long as this.
 const BYTES_AT_MOST: u64 = 64 << 10;
 
+/// Why a primary that does not do what it is asked is not replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// It says that it cannot do it now: it is alive.
+    PrimaryAnswers,
+    /// It says that it starts, recovers or shuts down, or its container has only
+    /// just been started.
+    PrimaryStarting,
+    /// The standby, or the guard, was itself started a moment ago.
+    PairStarting,
+    /// The standby does not answer.
+    StandbySilent,
+    /// The standby takes too long to answer.
+    StandbySlow,
+    /// It says nothing, but its processes work or its standby hears from it.
+    WitnessDisagrees,
+    /// The host is too busy for silence to mean anything.
+    HostOverloaded,
+    /// Docker does not answer.
+    EngineSilent,
+}
+
+impl WaitReason {
+    /// Every reason.
+    pub const ALL: [WaitReason; 8] = [
+        WaitReason::PrimaryAnswers,
+        WaitReason::PrimaryStarting,
+        WaitReason::PairStarting,
+        WaitReason::StandbySilent,
+        WaitReason::StandbySlow,
+        WaitReason::WitnessDisagrees,
+        WaitReason::HostOverloaded,
+        WaitReason::EngineSilent,
+    ];
+
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            WaitReason::PrimaryAnswers => "primary_answers",
+            WaitReason::PrimaryStarting => "primary_starting",
+            WaitReason::PairStarting => "pair_starting",
+            WaitReason::StandbySilent => "standby_silent",
+            WaitReason::StandbySlow => "standby_slow",
+            WaitReason::WitnessDisagrees => "witness_disagrees",
+            WaitReason::HostOverloaded => "host_overloaded",
+            WaitReason::EngineSilent => "engine_silent",
+        }
+    }
+
+    /// Finds a reason by its word.
+    pub fn named(word: &str) -> Option<WaitReason> {
+        WaitReason::ALL.into_iter().find(|it| it.word() == word)
+    }
+
+    /// Says whether the primary has given a sign of life.
+    pub fn is_life(self) -> bool {
+        matches!(
+            self,
+            WaitReason::PrimaryAnswers | WaitReason::PrimaryStarting
+        )
+    }
+
+    /// Says it in a sentence of which the primary is the subject.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            WaitReason::PrimaryAnswers => "is alive, but does not do what it is asked",
+            WaitReason::PrimaryStarting => "is starting, recovering or shutting down",
+            WaitReason::PairStarting => "does not answer, but the pair was started a moment ago",
+            WaitReason::StandbySilent => "does not answer, and its standby does not answer either",
+            WaitReason::StandbySlow => "does not answer, and its standby is slow too",
+            WaitReason::WitnessDisagrees => {
+                "does not answer, but works, or its standby hears from it"
+            }
+            WaitReason::HostOverloaded => "does not answer, but the host is overloaded",
+            WaitReason::EngineSilent => "does not answer, and neither does Docker",
+        }
+    }
+}
+
 /// What the guard says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -35,7 +113,7 @@ pub struct Report {
     /// What keeps it from replacing a primary, for a person.
     pub detail: Option<String>,
     /// Why a primary that does not answer is not replaced.
-    pub reason: Option<Reason>,
+    pub reason: Option<WaitReason>,
     /// `async`, `sync` or `strict`.
     pub mode: String,
     /// Every acknowledged commit is on the standby's disk.
@@ -61,8 +139,8 @@ impl Report {
     /// # Errors
     ///
     /// Fails if the disk does not take it.
-    pub fn write(&mut self, layout: &Layout) -> io::Result<()> {
-        let path = layout.file(FILE);
+    pub fn write(&mut self, root: &Path) -> io::Result<()> {
+        let path = root.join(FILE);
         let Some(folder) = path.parent().filter(|folder| folder.exists()) else {
             return Ok(());
         };
@@ -116,7 +194,7 @@ impl Report {
             at_ms: value_of(line, "at_ms")?.parse().ok()?,
             state: value_of(line, "state")?.to_owned(),
             detail: Some(detail.to_owned()).filter(|it| !it.is_empty()),
-            reason: value_of(line, "reason").and_then(Reason::named),
+            reason: value_of(line, "reason").and_then(WaitReason::named),
             mode: value_of(line, "mode")?.to_owned(),
             synchronous: value_of(line, "synchronous")? == "true",
             paused_until: value_of(line, "paused_until").and_then(|it| it.parse().ok()),
@@ -145,20 +223,19 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_by_anybody() {
         let folder = tempfile::tempdir().expect("a folder");
-        let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
         let mut report = Report {
             state: "blocked".to_owned(),
             detail: Some("a \"word\"\n".to_owned()),
-            reason: Some(Reason::HostOverloaded),
+            reason: Some(WaitReason::HostOverloaded),
             paused_until: Some(7),
             ..Report::default()
         };
-        report.write(&layout).expect("no probe is no error");
-        let path = layout.file(FILE);
+        report.write(folder.path()).expect("no probe is no error");
+        let path = folder.path().join(FILE);
         assert_eq!(Report::read(&path).expect("none is no error"), None);
 
         fs::create_dir(path.parent().expect("a folder")).expect("made");
-        report.write(&layout).expect("writes");
+        report.write(folder.path()).expect("writes");
         assert_eq!(Report::read(&path).expect("reads"), Some(report.clone()));
         assert!(report.at_ms > 0 && report.age() < SILENT_AFTER);
         let mode = fs::metadata(&path)

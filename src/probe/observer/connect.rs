@@ -11,12 +11,12 @@ pub use postgres::config::ChannelBinding;
 use postgres::config::{SslMode as PgSslMode, SslNegotiation};
 use postgres::{Client, Config};
 
-use super::db::Unconnected;
-use super::node::{Failure, Reason};
+use super::Unconnected;
 use super::stream::{Bounded, Meter};
 use crate::pg::passfile::{self, Secret};
 use crate::pg::resolve::resolve;
 use crate::pg::tls::{Connector, SslMode};
+use crate::probe::node::{Failure, Reason};
 
 /// Keepalives free what hangs on a host that is really gone. Idle 5 s + 3 probes
 /// 2 s apart = 11 s, about as long as a stuck watcher is left alone.

@@ -1,6 +1,10 @@
 //! The round trip to PostgreSQL: the SQL, the connection pool and the meaning
 //! of its errors. The only file that names `r2d2`.
 
+pub mod connect;
+pub mod query;
+pub mod stream;
+
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +17,10 @@ use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::connect::{self, Settings};
+use self::connect::Settings;
+use self::query::{Row, Session, Table, Trouble};
+use self::stream::{Meter, TooMuch};
 use super::node::{Facts, Failure, Reason, What};
-use super::query::{self, Row, Session, Table, Trouble};
-use super::stream::{Meter, TooMuch};
 use super::watch::{Observer, Target};
 use crate::pg::tls::{self, TlsError};
 use crate::runtime::text::printable;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::pair::guard::report::{Report, SILENT_AFTER, STATES, STOPPED};
+use super::guard_report::{Report, SILENT_AFTER, STATES, STOPPED};
 use crate::runtime::threads::{self, lock};
 
 /// The state of a guard that never was.
