@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::ground::Pair;
-use super::journal::Held;
+use super::error::Error;
+use super::host::Pair;
 use super::layout::{Layout, Node};
-use super::moving::Moved;
 use super::rejoin::{self, Extent};
 use super::switchover::{self, Done};
-use super::trouble::Trouble;
-use super::{disk, failover, guard};
+use super::transition::Moved;
+use super::transition::journal::Held;
+use super::{failover, files, guard};
 use crate::runtime::{exit, logging, panic};
 
 /// What a command does.
@@ -71,20 +71,20 @@ pub fn run(command: Command) -> u8 {
     let exit_code = outcome.unwrap_or_else(|trouble| {
         say(&trouble);
         match trouble {
-            Trouble::Refused(_) => exit::REFUSED,
-            Trouble::Failed(_) => exit::FAILURE,
+            Error::Refused(_) => exit::REFUSED,
+            Error::Failed(_) => exit::FAILURE,
         }
     });
     logging::flush();
     exit_code
 }
 
-fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<u8, Trouble> {
+fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<u8, Error> {
     let held = Held::take(&pair.layout, "rejoin")?;
     if let Some(unfinished) = held.unfinished()? {
         return switchover::take_up(pair, &held, unfinished).map(|moved| told("rejoin", &moved));
     }
-    let standby = disk::Disks::read(&pair.layout)?.primary.other();
+    let standby = files::Disks::read(&pair.layout)?.primary.other();
     rejoin::rejoin(pair, node.unwrap_or(standby), extent)?;
     Ok(exit::OK)
 }

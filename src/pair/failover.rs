@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::Disks;
+use super::error::{Error, refused};
 use super::failure_detector::Decision;
-use super::ground::Pair;
-use super::journal::{Held, Kind, Move, Step};
+use super::files::Disks;
+use super::host::Pair;
 use super::layout::Node;
-use super::moving::{self, Moved};
 use super::switchover::{can_be_promoted, take_up};
-use super::trouble::{Trouble, refused};
+use super::transition::journal::{Held, Kind, Move, Step};
+use super::transition::{self, Moved};
 use super::witnesses::{LOOK_EVERY, Watch};
 
 /// A primary whose container runs is given up after being silent for this long:
@@ -39,7 +39,7 @@ pub struct Options {
 ///
 /// Refuses while the primary answers, and when something would be lost that
 /// nobody gave up; fails if it had to be rolled back.
-pub fn failover(pair: &Pair, options: &Options) -> Result<Option<Moved>, Trouble> {
+pub fn failover(pair: &Pair, options: &Options) -> Result<Option<Moved>, Error> {
     let held = Held::take(&pair.layout, Kind::Failover.word())?;
     if let Some(mut unfinished) = held.unfinished()? {
         unfinished.accept_loss |= options.accept_loss;
@@ -62,7 +62,7 @@ pub fn failover(pair: &Pair, options: &Options) -> Result<Option<Moved>, Trouble
 /// # Errors
 ///
 /// As [`failover`].
-pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Result<Moved, Trouble> {
+pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Result<Moved, Error> {
     let to = from.other();
     let state = pair.container(to)?;
     if !state.running || state.paused {
@@ -75,7 +75,7 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
     let asked = Instant::now();
     can_be_promoted(pair, to)?;
     let took = asked.elapsed();
-    moving::has_room(pair, to).map_err(refused)?;
+    transition::has_room(pair, to).map_err(refused)?;
     let ran = !pair.is_down(from)?;
     if ran && took > QUICK {
         return Err(refused(format!(
@@ -90,11 +90,11 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
         accept_loss,
         ran,
     };
-    moving::carry_out(pair, held, there)
+    transition::carry_out(pair, held, there)
 }
 
 /// Sees that the primary is dead, or silent with nobody to say that it lives.
-fn confirm(pair: &Pair, from: Node) -> Result<(), Trouble> {
+fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
     let container = pair.layout.container(from);
     let began = Instant::now();
     let mut watch = Watch::of(pair, from)?;

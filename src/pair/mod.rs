@@ -1,38 +1,32 @@
 //! How a pair on this Docker host is changed: the primary moved, replaced, its
 //! old self brought back.
 //!
-//! - [`disk`] says who is primary, and holds the fence; [`control`] how a node
-//!   ended; [`docker`] runs the containers, [`sql`] asks the servers.
-//! - [`data_dir`] and [`socket`] are the only ways to what a container may write.
-//! - [`moving`] is the one way in which a primary moves; [`switchover`] and
-//!   [`failover`] decide whether it may, [`loss`] what would be lost,
-//!   [`rejoin`] brings the other node back.
+//! - [`files`] says who is primary, and holds the fence; [`docker`] runs the
+//!   containers, [`local_client`] asks the servers; [`host`] is all of it at hand.
+//! - [`socket`] is the only way to a server, as a container may write where it lies.
+//! - [`transition`] is the one way in which a primary moves; [`switchover`] and
+//!   [`failover`] decide whether it may, [`rejoin`] brings the other node back.
 //! - [`guard`] does all that by itself, and keeps what [`sync`] promises.
 //! - [`failure_detector`] decides whether a primary that is silent is replaced;
 //!   [`witnesses`] says what is known, by [`session`], [`pulse`] and
 //!   [`process_table`].
-//! - [`journal`] lets one command at a time in, and remembers where a killed
-//!   one was.
 
-pub mod checks;
 pub mod command;
-pub mod disk;
 pub mod docker;
+pub mod error;
 pub mod failover;
 pub mod failure_detector;
-pub mod ground;
+pub mod files;
 pub mod guard;
-pub mod journal;
+pub mod host;
 pub mod layout;
-pub mod loss;
-pub mod moving;
+pub mod local_client;
 pub mod process_table;
 pub mod pulse;
 pub mod rejoin;
 pub mod session;
 pub mod socket;
-pub mod sql;
 pub mod switchover;
 pub mod sync;
-pub mod trouble;
+pub mod transition;
 pub mod witnesses;

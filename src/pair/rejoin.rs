@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{self, Disks, NodeDisk};
 use super::docker::{self, OneShot};
-use super::ground::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
+use super::error::{Error, failed, refused};
+use super::files::{self, Disks, NodeDisk};
+use super::host::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
-use super::moving;
-use super::sql::SqlError;
-use super::trouble::{Trouble, failed, refused};
+use super::local_client::SqlError;
+use super::transition;
 use crate::pg::control_file::{Control, Ended};
 use crate::pg::data_dir::{DataDir, Folder};
 use crate::pg::lsn::Lsn;
@@ -68,7 +68,7 @@ pub enum Extent {
 ///
 /// Refuses what it must not touch; fails if nothing helps, with the old data
 /// still there.
-pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Trouble> {
+pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Error> {
     let job = Job {
         pair,
         node,
@@ -106,7 +106,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn primary_is_well(&self) -> Result<(), Trouble> {
+    fn primary_is_well(&self) -> Result<(), Error> {
         let recovering = self.pair.value(self.primary, "SELECT pg_is_in_recovery()");
         match recovering {
             Ok(answer) if answer == "f" => Ok(()),
@@ -118,7 +118,7 @@ impl Job<'_> {
     }
 
     /// Has the primary keep what the node will need.
-    fn have_slot(&self) -> Result<(), Trouble> {
+    fn have_slot(&self) -> Result<(), Error> {
         let slot = self.pair.layout.slot(self.node);
         // One that has lost WAL cannot be used any more.
         let sql = format!(
@@ -133,7 +133,7 @@ impl Job<'_> {
             .map_err(|error| self.pair.no_answer(self.primary, &error))
     }
 
-    fn by_the_cheapest_way(&self) -> Result<(), Trouble> {
+    fn by_the_cheapest_way(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         let disk = self.disks.of(node);
         if disk.empty {
@@ -150,13 +150,13 @@ impl Job<'_> {
             pair.say(&format!("{node} cannot follow {} as it is", self.primary));
         }
         // A rewind that finds no room would cost the data.
-        moving::has_room(pair, node).map_err(failed)?;
+        transition::has_room(pair, node).map_err(failed)?;
         match self.rewind() {
             Ok(()) if self.start_and_stream().is_ok() => return Ok(()),
             Ok(()) => pair.say(&format!("{node} does not stream after the rewind")),
             Err(trouble) => pair.say(&format!("{node} cannot be rewound: {trouble}")),
         }
-        self.copy().map_err(Trouble::on_the_way)?;
+        self.copy().map_err(Error::on_the_way)?;
         self.start_and_stream()
     }
 
@@ -179,13 +179,13 @@ impl Job<'_> {
     /// primary's own history begins, if that can be read.
     fn goes_beyond_fork(&self, control: &Control) -> Option<bool> {
         let layout = &self.pair.layout;
-        let timeline = disk::in_pg_wal(layout, self.node, |folder| {
+        let timeline = files::in_pg_wal(layout, self.node, |folder| {
             Ok(wal::newest_timeline(folder, control))
         });
         let timeline = timeline.ok()?;
         // Who works in one node's data does not see the other's.
         let fork = self.fork_of(timeline)?;
-        let beyond = disk::in_pg_wal(layout, self.node, |folder| {
+        let beyond = files::in_pg_wal(layout, self.node, |folder| {
             wal::walk(folder, timeline, control.system, fork)
         });
         beyond.ok().map(|walk| walk.records > 0)
@@ -194,7 +194,7 @@ impl Job<'_> {
     /// Returns where the primary's history left a timeline, if it did.
     fn fork_of(&self, timeline: u32) -> Option<Lsn> {
         let control = self.disks.of(self.primary).control().ok()?;
-        let left = disk::in_pg_wal(&self.pair.layout, self.primary, |folder| {
+        let left = files::in_pg_wal(&self.pair.layout, self.primary, |folder| {
             let newest = wal::newest_timeline(folder, &control);
             Ok(wal::history(folder, newest).unwrap_or_default())
         });
@@ -203,7 +203,7 @@ impl Job<'_> {
     }
 
     /// Starts the node and waits until it streams.
-    fn start_and_stream(&self) -> Result<(), Trouble> {
+    fn start_and_stream(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         pair.start(node)?;
         let began = Instant::now();
@@ -258,7 +258,7 @@ impl Job<'_> {
 
     /// Rewinds the data, which is away from its place meanwhile: without its
     /// fence it must not be found there by anybody.
-    fn rewind(&self) -> Result<(), Trouble> {
+    fn rewind(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         pair.stop(node, Stop::Soon)?;
         // The rewind looks for the primary's timeline in its control file.
@@ -283,13 +283,13 @@ impl Job<'_> {
         }
         self.in_data(|data| {
             let rewound = data.folder(ASIDE)?.ok_or(ErrorKind::NotFound)?;
-            disk::fence_in(&rewound)?;
+            files::fence_in(&rewound)?;
             data.rename(ASIDE, PGDATA)
         })
     }
 
     /// Makes a fresh copy beside the data and puts it in its place.
-    fn copy(&self) -> Result<(), Trouble> {
+    fn copy(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         pair.stop(node, Stop::Soon)?;
         docker::remove(&self.tool_name()).map_err(|error| docker_failed(&error))?;
@@ -321,9 +321,9 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn has_room(&self) -> Result<(), Trouble> {
+    fn has_room(&self) -> Result<(), Error> {
         let layout = &self.pair.layout;
-        let used = disk::in_pgdata(layout, self.primary, Folder::used_bytes);
+        let used = files::in_pgdata(layout, self.primary, Folder::used_bytes);
         let used = used.map_err(|error| self.io(self.primary, &error))?;
         let needed = used.unwrap_or(0) + ROOM_BESIDE;
         let place = layout.data(self.node);
@@ -346,7 +346,7 @@ impl Job<'_> {
         network: &str,
         further: Vec<(PathBuf, &'static str, bool)>,
         within: Duration,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Error> {
         let layout = &self.pair.layout;
         let data = layout.data(self.node);
         let owner = DataDir::open(&data).map_err(|error| self.io(self.node, &error))?;
@@ -380,7 +380,7 @@ impl Job<'_> {
 
     /// Keeps data until its successor has proven itself. What is in place while
     /// something older is kept already did not.
-    fn set_aside(&self, name: &str) -> Result<(), Trouble> {
+    fn set_aside(&self, name: &str) -> Result<(), Error> {
         self.in_data(|data| {
             let kept = data.folder(OLD);
             if kept.is_ok_and(|kept| kept.is_some()) {
@@ -394,7 +394,7 @@ impl Job<'_> {
 
     /// Removes what is of no use once the node streams: its old data, and the
     /// slot of its time as primary, which would hold WAL back for ever.
-    fn tidy_up(&self) -> Result<(), Trouble> {
+    fn tidy_up(&self) -> Result<(), Error> {
         let slot = self.pair.layout.slot(self.primary);
         let sql = format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
@@ -408,20 +408,20 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         self.in_data(|data| data.rename(from, to))
     }
 
     fn in_data<T: Send>(
         &self,
         work: impl FnOnce(&Folder) -> io::Result<T> + Send,
-    ) -> Result<T, Trouble> {
-        let done = disk::in_data(&self.pair.layout, self.node, work);
+    ) -> Result<T, Error> {
+        let done = files::in_data(&self.pair.layout, self.node, work);
         let done = done.and_then(|done| done.ok_or_else(|| ErrorKind::NotFound.into()));
         done.map_err(|error| self.io(self.node, &error))
     }
 
-    fn io(&self, node: Node, error: &io::Error) -> Trouble {
+    fn io(&self, node: Node, error: &io::Error) -> Error {
         failed(format!(
             "{}: {error}",
             self.pair.layout.data(node).display()
@@ -433,7 +433,7 @@ impl Job<'_> {
 /// stays is in nobody's way.
 pub fn forget_old_data(pair: &Pair, node: Node) {
     for name in [OLD, ASIDE, BESIDE] {
-        if let Err(error) = disk::in_data(&pair.layout, node, |data| data.remove(name)) {
+        if let Err(error) = files::in_data(&pair.layout, node, |data| data.remove(name)) {
             let place = pair.layout.data(node).join(name);
             pair.say(&format!("{} stays: {error}", place.display()));
         }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::sql::{Connection, Row, Server, SqlError};
+use super::local_client::{Connection, Row, Server, SqlError};
 use crate::runtime::threads::{self, lock};
 
 /// Threads that may wait for one server at once. A frozen one holds them until it

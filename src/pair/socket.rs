@@ -17,7 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
 use rustix::net::sockopt::socket_peercred;
 
 use super::layout::{Layout, Node};
-use super::{disk, process_table};
+use super::{files, process_table};
 use crate::pg::data_dir;
 use crate::runtime::threads;
 
@@ -51,7 +51,7 @@ pub fn connect(layout: &Layout, node: Node) -> io::Result<UnixStream> {
     let place = u32::try_from(listener)
         .ok()
         .and_then(process_table::place_of);
-    if place.is_none() || place != disk::place_of(layout, node)? {
+    if place.is_none() || place != files::place_of(layout, node)? {
         return Err(io::Error::other(format!(
             "who listens at {NAME} is no server in its data"
         )));

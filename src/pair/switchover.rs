@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::checks;
-use super::disk::Disks;
-use super::ground::{Pair, START_AT_MOST, until};
-use super::journal::{self, Held, Kind, Move, Step};
+use super::error::{Error, refused};
+use super::files::Disks;
+use super::host::{Pair, START_AT_MOST, until};
 use super::layout::Node;
-use super::moving::{self, Moved};
-use super::trouble::{Trouble, refused};
+use super::transition::checks;
+use super::transition::journal::{self, Held, Kind, Move, Step};
+use super::transition::{self, Moved};
 
 /// A standby may be this far behind: what it replays in well under a second.
 const BEHIND_AT_MOST: u64 = 16 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub enum Done {
 /// # Errors
 ///
 /// Refuses while anything is not well; fails if it had to be rolled back.
-pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
+pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Error> {
     if options.dry_run {
         return dry_run(pair, options);
     }
@@ -79,7 +79,7 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
         accept_loss: false,
         ran: true,
     };
-    moving::carry_out(pair, &held, there).map(Done::Moved)
+    transition::carry_out(pair, &held, there).map(Done::Moved)
 }
 
 /// Takes up what a killed command left.
@@ -87,17 +87,17 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
 /// # Errors
 ///
 /// As the command itself.
-pub fn take_up(pair: &Pair, held: &Held, unfinished: Move) -> Result<Moved, Trouble> {
+pub fn take_up(pair: &Pair, held: &Held, unfinished: Move) -> Result<Moved, Error> {
     pair.say(&format!(
         "taking up a {} from {} to {} that was not finished",
         unfinished.kind.word(),
         unfinished.from,
         unfinished.to
     ));
-    moving::carry_out(pair, held, unfinished)
+    transition::carry_out(pair, held, unfinished)
 }
 
-fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
+fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Error> {
     if let Some(left) = journal::read(&pair.layout)? {
         pair.say(&format!(
             "would take up a {} from {} to {} that was not finished",
@@ -136,7 +136,7 @@ fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Trouble> {
 }
 
 /// Refuses unless the primary and its standby are both as they should be.
-fn is_well(pair: &Pair, from: Node) -> Result<(), Trouble> {
+fn is_well(pair: &Pair, from: Node) -> Result<(), Error> {
     let to = from.other();
     for node in Node::BOTH {
         let state = pair.container(node)?;
@@ -152,13 +152,13 @@ fn is_well(pair: &Pair, from: Node) -> Result<(), Trouble> {
                 }
             )));
         }
-        moving::has_room(pair, node).map_err(refused)?;
+        transition::has_room(pair, node).map_err(refused)?;
     }
     until(CATCH_UP_AT_MOST, || has_caught_up(pair, from))?;
     can_be_promoted(pair, to)
 }
 
-fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Trouble> {
+fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Error> {
     let to = from.other();
     let sql = format!(
         "SELECT (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint \
@@ -167,7 +167,7 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Trouble> {
     );
     let behind = pair
         .server(from)
-        .value(&sql, super::ground::SQL_AT_MOST)
+        .value(&sql, super::host::SQL_AT_MOST)
         .map_err(|error| {
             refused(format!(
                 "the primary {from} does not answer ({error}): run pgpair failover"
@@ -190,13 +190,13 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Trouble> {
 /// # Errors
 ///
 /// Says why, and what to do.
-pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Trouble> {
+pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Error> {
     let sql = "SELECT pg_is_in_recovery(), \
                CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
                current_setting('recovery_min_apply_delay')";
     let row = pair
         .server(to)
-        .row(sql, super::ground::SQL_AT_MOST)
+        .row(sql, super::host::SQL_AT_MOST)
         .map_err(|error| {
             refused(format!(
                 "the standby {to} does not answer ({error}): start it"

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::disk;
-use super::ground::{Pair, SQL_AT_MOST};
+use super::error::{Error, failed};
+use super::files;
+use super::host::{Pair, SQL_AT_MOST};
 use super::layout::{Layout, Node};
-use super::trouble::{Trouble, failed};
 use crate::runtime::text::value_of;
 
 /// Where it is written down, in the pair's folder.
@@ -57,7 +57,7 @@ pub struct Promise {
 /// # Errors
 ///
 /// Fails if the file cannot be read.
-pub fn read(layout: &Layout) -> Result<Option<Promise>, Trouble> {
+pub fn read(layout: &Layout) -> Result<Option<Promise>, Error> {
     let path = layout.file(FILE);
     let odd = |error: String| failed(format!("{}: {error}", path.display()));
     match fs::read_to_string(&path) {
@@ -83,7 +83,7 @@ fn parse(line: &str) -> Option<Promise> {
 /// # Errors
 ///
 /// Fails if the disk does not take it.
-pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Trouble> {
+pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Error> {
     let path = layout.file(FILE);
     let text = format!(
         "mode={} primary={} in_force={}\n",
@@ -91,7 +91,7 @@ pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Trouble> {
         promise.primary,
         promise.in_force
     );
-    disk::replace(&path, text.as_bytes(), 0o600)
+    files::replace(&path, text.as_bytes(), 0o600)
         .map_err(|error| failed(format!("cannot write {}: {error}", path.display())))
 }
 
@@ -108,7 +108,7 @@ pub fn proves(layout: &Layout, primary: Node) -> bool {
 fn still_set(layout: &Layout, primary: Node) -> bool {
     /// `ALTER SYSTEM` writes little.
     const BYTES: u64 = 1 << 20;
-    let read = disk::in_pgdata(layout, primary, |pgdata| {
+    let read = files::in_pgdata(layout, primary, |pgdata| {
         pgdata.read("postgresql.auto.conf", BYTES)
     });
     let bytes = read.ok().flatten().flatten().unwrap_or_default();
@@ -129,7 +129,7 @@ fn names(layout: &Layout, primary: Node) -> String {
 /// # Errors
 ///
 /// Fails if it cannot be set.
-pub fn before_promotion(pair: &Pair, to: Node) -> Result<(), Trouble> {
+pub fn before_promotion(pair: &Pair, to: Node) -> Result<(), Error> {
     let Some(promise) = read(&pair.layout)? else {
         return Ok(());
     };
@@ -151,7 +151,7 @@ pub fn before_promotion(pair: &Pair, to: Node) -> Result<(), Trouble> {
 /// # Errors
 ///
 /// Fails if it does not take the setting.
-pub fn set_names(pair: &Pair, node: Node, wait: bool) -> Result<(), Trouble> {
+pub fn set_names(pair: &Pair, node: Node, wait: bool) -> Result<(), Error> {
     let names = match wait {
         true => names(&pair.layout, node),
         false => String::new(),

@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::disk::NodeDisk;
 use super::docker;
+use super::error::{Error, failed};
 use super::failure_detector::{
     Container, Decision, GRACE, Primary, Processes, Standby, Witnesses, decide,
 };
-use super::ground::Pair;
+use super::files::NodeDisk;
+use super::host::Pair;
 use super::layout::Node;
+use super::local_client::{Row, SqlError};
 use super::process_table::{self, Process};
 use super::pulse::Pulse;
 use super::session::{Answer, Session};
-use super::sql::{Row, SqlError};
-use super::trouble::{Trouble, failed};
 use crate::pg::control_file::Ended;
 
 /// Time between two looks.
@@ -98,7 +98,7 @@ impl Watch {
     /// # Errors
     ///
     /// Fails if no thread can be started.
-    pub fn of(pair: &Pair, node: Node) -> Result<Watch, Trouble> {
+    pub fn of(pair: &Pair, node: Node) -> Result<Watch, Error> {
         let now = Instant::now();
         let pulse = Pulse::start();
         let pulse = pulse.map_err(|error| failed(format!("no thread can be started: {error}")))?;

@@ -2,8 +2,8 @@
 //! as `pgpair failover` and only without loss, brings the old one back, and
 //! keeps synchronous replication as it was asked for.
 
-mod keeper;
-mod notes;
+mod state;
+mod sync_controller;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,17 +17,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use self::keeper::{Act, Keeper, Seen, Standby};
-use self::notes::Memory;
-use super::disk::{self, Disks};
+use self::state::Memory;
+use self::sync_controller::{Act, Keeper, Seen, Standby};
+use super::error::{Error, failed, refused};
 use super::failure_detector::Decision;
-use super::ground::{Pair, START_AT_MOST};
-use super::journal::{self, Held};
+use super::files::{self, Disks};
+use super::host::{Pair, START_AT_MOST};
 use super::layout::Node;
-use super::moving::Moved;
-use super::sql::Row;
+use super::local_client::Row;
 use super::sync::{self, Mode, Promise};
-use super::trouble::{Trouble, failed, refused};
+use super::transition::Moved;
+use super::transition::journal::{self, Held};
 use super::witnesses::{LOOK_EVERY, Watch};
 use super::{failover, rejoin, switchover};
 use crate::probe::guard_report::{Report, STOPPED, WaitReason};
@@ -60,9 +60,9 @@ pub struct Options {
 /// # Errors
 ///
 /// Refuses a folder that is not the pair's.
-pub fn pause(pair: &Pair, length: Duration) -> Result<(), Trouble> {
-    disk::is_the_pairs(&pair.layout)?;
-    notes::pause(&pair.layout, notes::now() + length.as_secs().max(1))
+pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
+    files::is_the_pairs(&pair.layout)?;
+    state::pause(&pair.layout, state::now() + length.as_secs().max(1))
         .map_err(|error| refused(format!("the pause cannot be written: {error}")))?;
     pair.say(&format!(
         "the guard replaces no primary for {length:?}: pgpair guard resume ends that"
@@ -75,9 +75,9 @@ pub fn pause(pair: &Pair, length: Duration) -> Result<(), Trouble> {
 /// # Errors
 ///
 /// Refuses a folder that is not the pair's.
-pub fn resume(pair: &Pair) -> Result<(), Trouble> {
-    disk::is_the_pairs(&pair.layout)?;
-    notes::resume(&pair.layout)
+pub fn resume(pair: &Pair) -> Result<(), Error> {
+    files::is_the_pairs(&pair.layout)?;
+    state::resume(&pair.layout)
         .map_err(|error| refused(format!("the pause cannot be removed: {error}")))?;
     pair.say("the guard is on watch");
     Ok(())
@@ -88,8 +88,8 @@ pub fn resume(pair: &Pair) -> Result<(), Trouble> {
 /// # Errors
 ///
 /// Refuses while another guard is there, and a folder that is not the pair's.
-pub fn guard(pair: &Pair, options: Options) -> Result<(), Trouble> {
-    disk::is_the_pairs(&pair.layout)?;
+pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
+    files::is_the_pairs(&pair.layout)?;
     let path = pair.layout.file("guard.lock");
     let mut open = OpenOptions::new();
     let open = open.write(true).create(true).truncate(false).mode(0o600);
@@ -169,7 +169,7 @@ impl<'a> Guard<'a> {
 
     /// Looks once and does what has to be done.
     fn look(&mut self) {
-        let until = notes::paused_until(&self.pair.layout, notes::now());
+        let until = state::paused_until(&self.pair.layout, state::now());
         self.told_of_pause(until);
         match self.act(until.is_some()) {
             Ok(Look::Well) => self.told_of_trouble(None),
@@ -179,7 +179,7 @@ impl<'a> Guard<'a> {
         self.report(until);
     }
 
-    fn act(&mut self, paused: bool) -> Result<Look, Trouble> {
+    fn act(&mut self, paused: bool) -> Result<Look, Error> {
         if journal::read(&self.pair.layout)?.is_some() {
             // A primary on its way says nothing of itself.
             self.primary = None;
@@ -209,7 +209,7 @@ impl<'a> Guard<'a> {
         self.not_before.is_none_or(|at| Instant::now() >= at)
     }
 
-    fn watched(&mut self, node: Node) -> Result<&mut Watched, Trouble> {
+    fn watched(&mut self, node: Node) -> Result<&mut Watched, Error> {
         let (mode, limit) = (self.options.mode, self.options.sync_limit);
         let layout = &self.pair.layout;
         let changed = self.primary.as_ref().is_none_or(|it| it.watch.node != node);
@@ -223,7 +223,7 @@ impl<'a> Guard<'a> {
         Ok(self.primary.as_mut().expect("made above"))
     }
 
-    fn seen(&self, node: Node, row: &Row) -> Result<Seen, Trouble> {
+    fn seen(&self, node: Node, row: &Row) -> Result<Seen, Error> {
         let cell = |index: usize| row.get(index).and_then(Option::as_deref);
         let Some(end) = cell(0).and_then(|text| text.parse().ok()) else {
             return Err(failed(format!(
@@ -243,7 +243,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Keeps synchronous replication as it was asked for.
-    fn keep(&mut self, node: Node, seen: &Seen) -> Result<(), Trouble> {
+    fn keep(&mut self, node: Node, seen: &Seen) -> Result<(), Error> {
         let mode = self.options.mode;
         let was = sync::read(&self.pair.layout)?;
         let none_ever = was.is_none() && mode == Mode::Async;
@@ -286,9 +286,9 @@ impl<'a> Guard<'a> {
     }
 
     /// Replaces a primary that was silent for long enough.
-    fn replace(&mut self, from: Node) -> Result<Look, Trouble> {
+    fn replace(&mut self, from: Node) -> Result<Look, Error> {
         self.not_before = Some(Instant::now() + RETRY_AFTER);
-        let recent = self.memory.recent(notes::now());
+        let recent = self.memory.recent(state::now());
         if recent >= self.options.max_failovers {
             return Err(refused(format!(
                 "{from} is dead, and {recent} primaries were replaced within the last hour: \
@@ -304,11 +304,11 @@ impl<'a> Guard<'a> {
             silent.unwrap_or_default().as_millis()
         );
         let moved = self.at_work(|pair| failover::replace(pair, &held, from, false))?;
-        self.memory.failovers.push(notes::now());
+        self.memory.failovers.push(state::now());
         self.moved("failover", moved)
     }
 
-    fn finish_what_was_left(&mut self) -> Result<Look, Trouble> {
+    fn finish_what_was_left(&mut self) -> Result<Look, Error> {
         // A command that is at work has the lock: what was said last still holds.
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
             return Ok(Look::Waits);
@@ -321,7 +321,7 @@ impl<'a> Guard<'a> {
         self.moved("completed", moved)
     }
 
-    fn moved(&mut self, event: &str, moved: Moved) -> Result<Look, Trouble> {
+    fn moved(&mut self, event: &str, moved: Moved) -> Result<Look, Error> {
         let (primary, old) = (moved.primary, moved.primary.other());
         self.memory.owed = moved.alone.is_some().then_some(old);
         self.remember();
@@ -338,7 +338,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Brings back the node that a failover left behind.
-    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<Look, Trouble> {
+    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<Look, Error> {
         if self.memory.owed != Some(primary.other()) {
             return Ok(Look::Well);
         }
@@ -391,7 +391,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    fn told_of_trouble(&mut self, trouble: Option<Trouble>) {
+    fn told_of_trouble(&mut self, trouble: Option<Error>) {
         let text = trouble.map(|trouble| trouble.to_string());
         if text == self.blocked {
             return;
@@ -424,7 +424,7 @@ impl<'a> Guard<'a> {
         Report {
             mode: self.options.mode.word().to_owned(),
             synchronous: self.primary.as_ref().is_some_and(|it| it.keeper.in_force()),
-            failovers: self.memory.recent(notes::now()),
+            failovers: self.memory.recent(state::now()),
             ..Report::now(state)
         }
     }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::disk::{self, NodeDisk};
 use super::docker::{self, Container, DockerError};
+use super::error::{Error, failed, refused};
+use super::files::{self, NodeDisk};
 use super::layout::{Layout, Node};
+use super::local_client::{Server, SqlError};
 use super::process_table::{self, Whose};
-use super::sql::{Server, SqlError};
-use super::trouble::{Trouble, failed, refused};
 use crate::pg::control_file::Ended;
 use crate::pg::data_dir::Place;
 use crate::pg::lsn::Lsn;
@@ -118,13 +118,13 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if it does not answer, or says no.
-    pub fn value(&self, node: Node, sql: &str) -> Result<String, Trouble> {
+    pub fn value(&self, node: Node, sql: &str) -> Result<String, Error> {
         let answer = self.server(node).value(sql, SQL_AT_MOST);
         answer.map_err(|error| self.no_answer(node, &error))
     }
 
     /// Says that a node did not answer.
-    pub fn no_answer(&self, node: Node, error: &SqlError) -> Trouble {
+    pub fn no_answer(&self, node: Node, error: &SqlError) -> Error {
         failed(format!("{}: {error}", self.layout.container(node)))
     }
 
@@ -134,7 +134,7 @@ impl Pair {
     ///
     /// Refuses without Docker, without the container, and one that is not the
     /// pair's.
-    pub fn container(&self, node: Node) -> Result<Container, Trouble> {
+    pub fn container(&self, node: Node) -> Result<Container, Error> {
         let name = self.layout.container(node);
         let found = self.container_if_any(node)?;
         found.ok_or_else(|| refused(format!("there is no container {name}: run site.yml")))
@@ -145,7 +145,7 @@ impl Pair {
     /// # Errors
     ///
     /// As [`Pair::container`].
-    pub fn container_if_any(&self, node: Node) -> Result<Option<Container>, Trouble> {
+    pub fn container_if_any(&self, node: Node) -> Result<Option<Container>, Error> {
         let name = self.layout.container(node);
         let found = docker::inspect(&name).map_err(|error| {
             refused(format!(
@@ -178,7 +178,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if that cannot be told: somebody may.
-    pub fn processes(&self, node: Node) -> Result<Vec<u32>, Trouble> {
+    pub fn processes(&self, node: Node) -> Result<Vec<u32>, Error> {
         self.look(node, None)
     }
 
@@ -187,12 +187,12 @@ impl Pair {
     /// # Errors
     ///
     /// As [`Pair::processes`].
-    pub fn at_work(&self, node: Node) -> Result<Vec<u32>, Trouble> {
+    pub fn at_work(&self, node: Node) -> Result<Vec<u32>, Error> {
         let container = lock(&self.containers)[node.index()].clone();
         self.look(node, container)
     }
 
-    fn look(&self, node: Node, container: Option<String>) -> Result<Vec<u32>, Trouble> {
+    fn look(&self, node: Node, container: Option<String>) -> Result<Vec<u32>, Error> {
         let place = self.place_of(node)?;
         process_table::at_work(Whose { place, container }).ok_or_else(|| {
             failed(format!(
@@ -201,8 +201,8 @@ impl Pair {
         })
     }
 
-    fn place_of(&self, node: Node) -> Result<Option<Place>, Trouble> {
-        disk::place_of(&self.layout, node)
+    fn place_of(&self, node: Node) -> Result<Option<Place>, Error> {
+        files::place_of(&self.layout, node)
             .map_err(|error| failed(format!("{}: {error}", self.layout.pgdata(node).display())))
     }
 
@@ -212,7 +212,7 @@ impl Pair {
     /// # Errors
     ///
     /// As [`Pair::processes`].
-    pub fn signal(&self, node: Node, pids: &[u32], signal: Signal) -> Result<(), Trouble> {
+    pub fn signal(&self, node: Node, pids: &[u32], signal: Signal) -> Result<(), Error> {
         let hold = |pid: &u32| {
             let number = i32::try_from(*pid).ok().and_then(Pid::from_raw)?;
             Some((*pid, pidfd_open(number, PidfdFlags::empty()).ok()?))
@@ -232,7 +232,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails without Docker.
-    pub fn is_down(&self, node: Node) -> Result<bool, Trouble> {
+    pub fn is_down(&self, node: Node) -> Result<bool, Error> {
         let container = self.container_if_any(node)?;
         let runs = container.is_some_and(|container| container.running);
         Ok(!runs && self.at_work(node)?.is_empty())
@@ -243,7 +243,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if Docker cannot, or something still works in its data.
-    pub fn stop(&self, node: Node, how: Stop) -> Result<(), Trouble> {
+    pub fn stop(&self, node: Node, how: Stop) -> Result<(), Error> {
         let mut stopping = Stopping::begin(self.layout.container(node), how)?;
         self.nobody_is_at_work(node, &mut stopping)?;
         stopping.end()
@@ -257,7 +257,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if it cannot be stopped, or the fence not written.
-    pub fn stop_and_fence(&self, node: Node, how: Stop) -> Result<Stopping, Trouble> {
+    pub fn stop_and_fence(&self, node: Node, how: Stop) -> Result<Stopping, Error> {
         self.know_container(node);
         let place = self.place_of(node)?;
         for _ in 0..STOP_TRIES {
@@ -288,11 +288,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if it does not shut down in its time; it is killed then.
-    pub fn shut_down_and_fence(
-        &self,
-        node: Node,
-        sender: Option<u32>,
-    ) -> Result<ShutDown, Trouble> {
+    pub fn shut_down_and_fence(&self, node: Node, sender: Option<u32>) -> Result<ShutDown, Error> {
         self.know_container(node);
         let place = self.place_of(node)?;
         let mut stopping = Stopping::begin(self.layout.container(node), Stop::Gently)?;
@@ -322,7 +318,7 @@ impl Pair {
         node: Node,
         sender: Option<u32>,
         stopping: &mut Stopping,
-    ) -> Result<Lsn, Trouble> {
+    ) -> Result<Lsn, Error> {
         let began = Instant::now();
         let limit = began + SHUT_DOWN_AT_MOST;
         loop {
@@ -366,7 +362,7 @@ impl Pair {
     ///
     /// Fails if something cannot be killed, or if the node was a primary again
     /// before its fence.
-    pub fn end_what_is_left(&self, node: Node, shut_down: &ShutDown) -> Result<(), Trouble> {
+    pub fn end_what_is_left(&self, node: Node, shut_down: &ShutDown) -> Result<(), Error> {
         let since = shut_down.fenced_at;
         let left = || self.at_work_since_before(node, since);
         let limit = Instant::now() + LEFT_AT_MOST;
@@ -430,7 +426,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if it does not end.
-    pub fn kill(&self, node: Node) -> Result<(), Trouble> {
+    pub fn kill(&self, node: Node) -> Result<(), Error> {
         let since = Instant::now();
         let container = self.layout.container(node);
         // A frozen container must be thawed to end.
@@ -452,7 +448,7 @@ impl Pair {
     }
 
     /// Lists the processes of a node that are older than `since`.
-    fn at_work_since_before(&self, node: Node, since: Instant) -> Result<Vec<u32>, Trouble> {
+    fn at_work_since_before(&self, node: Node, since: Instant) -> Result<Vec<u32>, Error> {
         // The kernel tells a process's age in hundredths of a second.
         let margin = Duration::from_millis(50);
         let mut pids = self.at_work(node)?;
@@ -463,7 +459,7 @@ impl Pair {
     }
 
     /// Waits until no process works in a node's data.
-    fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Trouble> {
+    fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Error> {
         let limit = Instant::now() + STOP_GENTLY + KILL_AT_MOST;
         loop {
             let done = stopping.outcome();
@@ -487,9 +483,9 @@ impl Pair {
 
     /// Fences a node, and sees that this is still the data that it had before:
     /// `place`. Without data there is nothing that could take a write.
-    fn fence(&self, node: Node, place: Option<Place>) -> Result<(), Trouble> {
+    fn fence(&self, node: Node, place: Option<Place>) -> Result<(), Error> {
         let pgdata = self.layout.pgdata(node);
-        let fenced = disk::fence(&self.layout, node)
+        let fenced = files::fence(&self.layout, node)
             .map_err(|error| failed(format!("cannot fence {}: {error}", pgdata.display())))?;
         if fenced == place && self.place_of(node)? == place {
             return Ok(());
@@ -505,9 +501,9 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if the disk does not let it.
-    pub fn unfence(&self, node: Node) -> Result<(), Trouble> {
+    pub fn unfence(&self, node: Node) -> Result<(), Error> {
         let pgdata = self.layout.pgdata(node);
-        disk::unfence(&self.layout, node)
+        files::unfence(&self.layout, node)
             .map_err(|error| failed(format!("cannot unfence {}: {error}", pgdata.display())))
     }
 
@@ -516,7 +512,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if Docker cannot.
-    pub fn start(&self, node: Node) -> Result<(), Trouble> {
+    pub fn start(&self, node: Node) -> Result<(), Error> {
         let name = self.layout.container(node);
         let container = self.container(node)?;
         let started = match container.paused {
@@ -531,7 +527,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails with what Docker said last.
-    pub fn start_at_last(&self, node: Node) -> Result<(), Trouble> {
+    pub fn start_at_last(&self, node: Node) -> Result<(), Error> {
         until(ENGINE_BACK_AT_MOST, || {
             let started = self.start(node);
             started.inspect_err(|_| thread::sleep(ASK_ENGINE_EVERY))
@@ -543,7 +539,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails with what it said last.
-    pub fn answers(&self, node: Node, within: Duration) -> Result<(), Trouble> {
+    pub fn answers(&self, node: Node, within: Duration) -> Result<(), Error> {
         let server = self.server(node);
         let asked = until(within, || server.value("SELECT 1", SQL_AT_MOST));
         asked
@@ -556,7 +552,7 @@ impl Pair {
     /// # Errors
     ///
     /// Fails if the primary does not answer.
-    pub fn streams(&self, node: Node) -> Result<bool, Trouble> {
+    pub fn streams(&self, node: Node) -> Result<bool, Error> {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_replication \
              WHERE application_name = '{}' AND state = 'streaming'",
@@ -585,7 +581,7 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    fn begin(container: String, how: Stop) -> Result<Stopping, Trouble> {
+    fn begin(container: String, how: Stop) -> Result<Stopping, Error> {
         let (sender, outcome) = channel();
         threads::spawn("stop".to_owned(), move || {
             let stopped = match how {
@@ -624,7 +620,7 @@ impl Stopping {
     /// # Errors
     ///
     /// Fails if Docker could not stop it.
-    pub fn end(self) -> Result<(), Trouble> {
+    pub fn end(self) -> Result<(), Error> {
         let outcome = self.known.or_else(|| self.outcome.recv().ok());
         outcome
             .unwrap_or(Ok(()))
@@ -633,7 +629,7 @@ impl Stopping {
 }
 
 /// Tells of a failure of Docker's in the midst of something.
-pub fn docker_failed(error: &DockerError) -> Trouble {
+pub fn docker_failed(error: &DockerError) -> Error {
     failed(error.to_string())
 }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::disk;
-use super::layout::{Layout, Node};
-use super::trouble::{Trouble, failed, refused};
+use crate::pair::error::{Error, failed, refused};
+use crate::pair::files;
+use crate::pair::layout::{Layout, Node};
 use crate::runtime::text::value_of;
 
 /// Who is at work, for the message to who comes second.
@@ -137,7 +137,7 @@ impl Held {
     /// # Errors
     ///
     /// Refuses while another command has it, and a folder that is not the pair's.
-    pub fn take(layout: &Layout, command: &str) -> Result<Held, Trouble> {
+    pub fn take(layout: &Layout, command: &str) -> Result<Held, Error> {
         Held::lock(layout, command)?.map_err(|holder| {
             refused(format!(
                 "pgpair {holder} is at work on this pair: wait until it has ended"
@@ -150,13 +150,13 @@ impl Held {
     /// # Errors
     ///
     /// Refuses a folder that is not the pair's.
-    pub fn take_if_free(layout: &Layout, command: &str) -> Result<Option<Held>, Trouble> {
+    pub fn take_if_free(layout: &Layout, command: &str) -> Result<Option<Held>, Error> {
         Ok(Held::lock(layout, command)?.ok())
     }
 
     /// Takes the lock, or says who has it.
-    fn lock(layout: &Layout, command: &str) -> Result<Result<Held, String>, Trouble> {
-        disk::is_the_pairs(layout)?;
+    fn lock(layout: &Layout, command: &str) -> Result<Result<Held, String>, Error> {
+        files::is_the_pairs(layout)?;
         let path = layout.file(LOCK);
         let cannot = |error: io::Error| refused(format!("{}: {error}", path.display()));
         let mut open = OpenOptions::new();
@@ -187,7 +187,7 @@ impl Held {
     /// # Errors
     ///
     /// Refuses a journal that cannot be read.
-    pub fn unfinished(&self) -> Result<Option<Move>, Trouble> {
+    pub fn unfinished(&self) -> Result<Option<Move>, Error> {
         read(&self.layout)
     }
 
@@ -196,9 +196,9 @@ impl Held {
     /// # Errors
     ///
     /// Refuses if the disk does not take it.
-    pub fn record(&self, step: &Move) -> Result<(), Trouble> {
+    pub fn record(&self, step: &Move) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        disk::replace(&path, step.to_string().as_bytes(), 0o600)
+        files::replace(&path, step.to_string().as_bytes(), 0o600)
             .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))
     }
 
@@ -207,10 +207,10 @@ impl Held {
     /// # Errors
     ///
     /// Fails if the file cannot be removed.
-    pub fn forget(&self) -> Result<(), Trouble> {
+    pub fn forget(&self) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        disk::absent(fs::remove_file(&path))
-            .and_then(|()| disk::sync_folder(self.layout.root()))
+        files::absent(fs::remove_file(&path))
+            .and_then(|()| files::sync_folder(self.layout.root()))
             .map_err(|error| failed(format!("cannot remove {}: {error}", path.display())))
     }
 }
@@ -220,7 +220,7 @@ impl Held {
 /// # Errors
 ///
 /// Refuses a journal that cannot be read.
-pub fn read(layout: &Layout) -> Result<Option<Move>, Trouble> {
+pub fn read(layout: &Layout) -> Result<Option<Move>, Error> {
     let path = layout.file(JOURNAL);
     let odd = |error: &dyn std::fmt::Display| {
         refused(format!(

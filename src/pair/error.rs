@@ -5,49 +5,49 @@ use std::fmt;
 
 /// Why a command ended without having done all of it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Error {
     /// Nothing was touched.
     Refused(String),
     /// It went wrong on the way; the line says what the pair is left in.
     Failed(String),
 }
 
-impl Trouble {
+impl Error {
     /// Says the same of something that had already been begun.
-    pub fn on_the_way(self) -> Trouble {
+    pub fn on_the_way(self) -> Error {
         match self {
-            Trouble::Refused(text) | Trouble::Failed(text) => Trouble::Failed(text),
+            Error::Refused(text) | Error::Failed(text) => Error::Failed(text),
         }
     }
 
     /// Adds what came of it.
-    pub fn and(self, more: &str) -> Trouble {
+    pub fn and(self, more: &str) -> Error {
         match self {
-            Trouble::Refused(text) => Trouble::Refused(format!("{text}; {more}")),
-            Trouble::Failed(text) => Trouble::Failed(format!("{text}; {more}")),
+            Error::Refused(text) => Error::Refused(format!("{text}; {more}")),
+            Error::Failed(text) => Error::Failed(format!("{text}; {more}")),
         }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Refused(text) => write!(f, "refused: {}", one_line(text)),
-            Trouble::Failed(text) => write!(f, "failed: {}", one_line(text)),
+            Error::Refused(text) => write!(f, "refused: {}", one_line(text)),
+            Error::Failed(text) => write!(f, "failed: {}", one_line(text)),
         }
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for Error {}
 
 /// Makes a refusal.
-pub fn refused(text: impl Into<String>) -> Trouble {
-    Trouble::Refused(text.into())
+pub fn refused(text: impl Into<String>) -> Error {
+    Error::Refused(text.into())
 }
 
 /// Makes a failure on the way.
-pub fn failed(text: impl Into<String>) -> Trouble {
-    Trouble::Failed(text.into())
+pub fn failed(text: impl Into<String>) -> Error {
+    Error::Failed(text.into())
 }
 
 fn one_line(text: &str) -> String {

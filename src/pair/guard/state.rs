@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::pair::disk;
+use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
 use crate::runtime::text::value_of;
 
@@ -50,7 +50,7 @@ impl Memory {
         let failovers: Vec<String> = self.failovers.iter().map(u64::to_string).collect();
         let owed = self.owed.map_or("none", Node::name);
         let text = format!("failovers={} owed={owed}\n", failovers.join(","));
-        disk::replace(&layout.file(MEMORY), text.as_bytes(), 0o600)
+        files::replace(&layout.file(MEMORY), text.as_bytes(), 0o600)
     }
 
     /// Returns how many failovers there were in the last hour.
@@ -67,7 +67,7 @@ impl Memory {
 ///
 /// Fails if it cannot be written.
 pub fn pause(layout: &Layout, until: u64) -> io::Result<()> {
-    disk::replace(&layout.file(PAUSE), until.to_string().as_bytes(), 0o600)
+    files::replace(&layout.file(PAUSE), until.to_string().as_bytes(), 0o600)
 }
 
 /// Ends a pause; none is no error.
@@ -76,7 +76,7 @@ pub fn pause(layout: &Layout, until: u64) -> io::Result<()> {
 ///
 /// Fails if it cannot be removed.
 pub fn resume(layout: &Layout) -> io::Result<()> {
-    disk::absent(fs::remove_file(layout.file(PAUSE)))
+    files::absent(fs::remove_file(layout.file(PAUSE)))
 }
 
 /// Returns until when the guard is paused, if it is.

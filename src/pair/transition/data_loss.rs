@@ -5,12 +5,12 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{self, NodeDisk};
-use super::ground::{Pair, Stop};
 use super::journal::Move;
-use super::layout::Node;
-use super::trouble::{Trouble, failed, refused};
-use super::{process_table, sync};
+use crate::pair::error::{Error, failed, refused};
+use crate::pair::files::{self, NodeDisk};
+use crate::pair::host::{Pair, Stop};
+use crate::pair::layout::Node;
+use crate::pair::{process_table, sync};
 use crate::pg::lsn::Lsn;
 use crate::pg::wal;
 
@@ -64,7 +64,7 @@ impl fmt::Display for Missing {
 /// # Errors
 ///
 /// Refuses with how much would be lost.
-pub fn accepted(pair: &Pair, there: &Move) -> Result<(), Trouble> {
+pub fn accepted(pair: &Pair, there: &Move) -> Result<(), Error> {
     let (from, to) = (there.from, there.to);
     let missing = missing(pair, there)?;
     let mut why = String::new();
@@ -106,7 +106,7 @@ pub fn accepted(pair: &Pair, there: &Move) -> Result<(), Trouble> {
 /// # Errors
 ///
 /// Fails if the standby does not answer.
-fn missing(pair: &Pair, there: &Move) -> Result<Missing, Trouble> {
+fn missing(pair: &Pair, there: &Move) -> Result<Missing, Error> {
     let limit = match there.ran {
         true => REPLAY_INSTEAD_AT_MOST,
         false => REPLAY_AT_MOST,
@@ -119,7 +119,7 @@ fn missing(pair: &Pair, there: &Move) -> Result<Missing, Trouble> {
             there.from
         )));
     };
-    let walked = disk::in_pg_wal(&pair.layout, there.from, |folder| {
+    let walked = files::in_pg_wal(&pair.layout, there.from, |folder| {
         // A primary that was promoted a moment before has not told its control file.
         let timeline = wal::newest_timeline(folder, &control);
         wal::walk(folder, timeline, control.system, start)
@@ -137,7 +137,7 @@ fn missing(pair: &Pair, there: &Move) -> Result<Missing, Trouble> {
 
 /// Has the standby get the rest from the dead primary: that is started with its
 /// fence, recovers as a standby, and sends what it has to who asks for it.
-fn bring_over(pair: &Pair, there: &Move, end: Lsn) -> Result<(), Trouble> {
+fn bring_over(pair: &Pair, there: &Move, end: Lsn) -> Result<(), Error> {
     let (from, to) = (there.from, there.to);
     pair.say(&format!(
         "starting {from} as a standby: it has what {to} lacks"
@@ -151,7 +151,7 @@ fn bring_over(pair: &Pair, there: &Move, end: Lsn) -> Result<(), Trouble> {
 }
 
 /// Waits until a standby has replayed everything before `end`.
-fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Trouble> {
+fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Error> {
     let (mut last, mut moved_at) = (None, Instant::now());
     // It may wait for a peer that is no more.
     end_receiver(pair, to);
@@ -186,7 +186,7 @@ fn end_receiver(pair: &Pair, node: Node) {
 }
 
 /// Waits until the standby has replayed what it has; returns where that ends.
-fn end_of_replay(pair: &Pair, to: Node, within: Duration) -> Result<Lsn, Trouble> {
+fn end_of_replay(pair: &Pair, to: Node, within: Duration) -> Result<Lsn, Error> {
     let began = Instant::now();
     let (mut last, mut since) = (String::new(), began);
     loop {

@@ -4,11 +4,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::ground::{Pair, SQL_AT_MOST, until};
-use super::layout::{MOUNT, Node};
-use super::sql::Row;
-use super::trouble::{Trouble, refused};
-use super::{disk, process_table};
+use crate::pair::error::{Error, refused};
+use crate::pair::host::{Pair, SQL_AT_MOST, until};
+use crate::pair::layout::{MOUNT, Node};
+use crate::pair::local_client::Row;
+use crate::pair::{files, process_table};
 
 /// A program that a backend runs, or a process that is frozen, may be about to go
 /// on: it is given this long.
@@ -50,7 +50,7 @@ const ARCHIVED_WITHIN_S: u64 = 60;
 /// # Errors
 ///
 /// Refuses what it could not end, and what would be lost by it.
-pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Trouble> {
+pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Error> {
     for node in Node::BOTH {
         until(PASSES_WITHIN, || nothing_is_frozen(pair, node))?;
     }
@@ -91,7 +91,7 @@ pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Tr
 /// # Errors
 ///
 /// Refuses a primary that does not answer.
-pub fn cut_silent_receivers_off(pair: &Pair, from: Node) -> Result<(), Trouble> {
+pub fn cut_silent_receivers_off(pair: &Pair, from: Node) -> Result<(), Error> {
     let slot = pair.layout.slot(from.other());
     let receivers = RECEIVERS.replace("$NAME", &format!("'{slot}'"));
     let sql = format!("SELECT pg_terminate_backend(pid) FROM ({receivers}) silent");
@@ -148,7 +148,7 @@ pub fn hand_archiving_over(pair: &Pair, from: Node, to: Node) {
 
 /// Lists the segments that a node has not archived and the other has too.
 fn not_archived(pair: &Pair, from: Node, to: Node) -> io::Result<Vec<String>> {
-    let ready = disk::in_pgdata(&pair.layout, from, |pgdata| {
+    let ready = files::in_pgdata(&pair.layout, from, |pgdata| {
         let wal = pgdata.folder("pg_wal")?;
         let status = wal.map(|wal| wal.folder("archive_status")).transpose()?;
         status.flatten().map_or(Ok(Vec::new()), |status| {
@@ -160,7 +160,7 @@ fn not_archived(pair: &Pair, from: Node, to: Node) -> io::Result<Vec<String>> {
         })
     })?;
     let mut names = ready.unwrap_or_default();
-    let there = disk::in_pgdata(&pair.layout, to, |pgdata| {
+    let there = files::in_pgdata(&pair.layout, to, |pgdata| {
         let wal = pgdata.folder("pg_wal")?;
         names.retain(|name| wal.as_ref().and_then(|wal| wal.size_of(name)).is_some());
         Ok(names)
@@ -172,7 +172,7 @@ fn cell(row: &Row, index: usize) -> &str {
     row.get(index).and_then(Option::as_deref).unwrap_or("?")
 }
 
-fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Trouble> {
+fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Error> {
     let Some(row) = rows.first() else {
         return Ok(Vec::new());
     };
@@ -197,7 +197,7 @@ fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Trouble> {
 
 /// Refuses a node of which a process is stopped by a signal: it would neither
 /// end nor go on.
-fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
+fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Error> {
     let mut pids = pair.processes(node)?;
     pids.retain(|pid| process_table::read(*pid).is_some_and(|it| it.frozen));
     if pids.is_empty() {
@@ -210,7 +210,7 @@ fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Trouble> {
 
 /// Refuses a primary of which a backend runs a program (COPY … PROGRAM, or a
 /// function): the stop would have to crash it. The archiver's does not matter.
-fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Trouble> {
+fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Error> {
     let pids = pair.processes(node)?;
     let parent = |pid: u32| process_table::parent_of(pid).filter(|parent| pids.contains(parent));
     let main = process_table::eldest(&pids);

@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::error::{Error, refused};
 use super::layout::{Layout, Node, PGDATA};
-use super::trouble::{Trouble, refused};
 use crate::pg::control_file::{self, Control, ControlError};
 use crate::pg::data_dir::{DataDir, Folder, Place};
 
@@ -69,7 +69,7 @@ impl NodeDisk {
     /// # Errors
     ///
     /// Refuses data that is not whole.
-    pub fn control(&self) -> Result<Control, Trouble> {
+    pub fn control(&self) -> Result<Control, Error> {
         self.control
             .as_ref()
             .copied()
@@ -93,7 +93,7 @@ impl Disks {
     ///
     /// Refuses a folder that is not this pair's, data that is damaged or of two
     /// systems, and anything but exactly one primary.
-    pub fn read(layout: &Layout) -> Result<Disks, Trouble> {
+    pub fn read(layout: &Layout) -> Result<Disks, Error> {
         is_the_pairs(layout)?;
         let nodes = Node::BOTH.map(|node| NodeDisk::read(layout, node));
         let with_data: Vec<(Node, &NodeDisk)> = Node::BOTH
@@ -149,7 +149,7 @@ impl Disks {
 /// # Errors
 ///
 /// Says which folder, and what to do.
-pub fn is_the_pairs(layout: &Layout) -> Result<(), Trouble> {
+pub fn is_the_pairs(layout: &Layout) -> Result<(), Error> {
     let found = fs::read_to_string(layout.marker());
     let root = layout.root().display();
     match found {

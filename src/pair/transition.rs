@@ -2,15 +2,19 @@
 //! verify, rejoin. The same for a switchover and a failover, for a first try
 //! and for one that takes up where a killed command was.
 
+pub mod checks;
+pub mod data_loss;
+pub mod journal;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{self, NodeDisk};
-use super::ground::{Pair, START_AT_MOST, Stop, Stopping, until};
-use super::journal::{Held, Kind, Move, Step};
+use self::journal::{Held, Kind, Move, Step};
+use super::error::{Error, failed};
+use super::files::{self, NodeDisk};
+use super::host::{Pair, START_AT_MOST, Stop, Stopping, until};
 use super::layout::Node;
-use super::trouble::{Trouble, failed};
-use super::{checks, loss, process_table, rejoin, sync};
+use super::{process_table, rejoin, sync};
 use crate::pg::data_dir::Folder;
 use crate::pg::lsn::Lsn;
 
@@ -43,7 +47,7 @@ pub struct Moved {
     /// Time without a writable primary; unknown of a move that was taken up.
     pub gap: Option<Duration>,
     /// Why the old primary is not back, if it is not.
-    pub alone: Option<Trouble>,
+    pub alone: Option<Error>,
 }
 
 /// Takes a move to its end from wherever it is.
@@ -51,7 +55,7 @@ pub struct Moved {
 /// # Errors
 ///
 /// Fails if it had to be rolled back, or could not be, and says which.
-pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Trouble> {
+pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
     // A roll-back that was not finished may have taken the fence away already.
     if there.step == Step::Promoting && NodeDisk::read(&pair.layout, there.from).may_write() {
         there.step = Step::Stopping;
@@ -83,7 +87,7 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
         }
         retreat(pair, held, &there, not)?;
     }
-    let timeline = takes_writes(pair, there.to).map_err(Trouble::on_the_way)?;
+    let timeline = takes_writes(pair, there.to).map_err(Error::on_the_way)?;
     let gap = began.map(|began| began.elapsed());
     pair.say(&match gap {
         Some(gap) => format!(
@@ -114,20 +118,21 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Tro
 }
 
 /// Ends the old primary for certain and proves that the new one has everything.
-fn hand_over(pair: &Pair, there: &Move) -> Result<Stopping, Trouble> {
+fn hand_over(pair: &Pair, there: &Move) -> Result<Stopping, Error> {
     match there.kind {
         Kind::Switchover => hand_over_cleanly(pair, there.from, there.to),
         Kind::Failover => {
             let mut stopping = pair.stop_and_fence(there.from, Stop::Now)?;
             pair.say(&format!("{} is stopped and fenced", there.from));
             // It is started again then: a stop that is under way would end it.
-            loss::accepted(pair, there).inspect_err(|_| stopping.end_within(ANSWER_AT_MOST))?;
+            data_loss::accepted(pair, there)
+                .inspect_err(|_| stopping.end_within(ANSWER_AT_MOST))?;
             Ok(stopping)
         }
     }
 }
 
-fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Trouble> {
+fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Error> {
     let sender = checks::sender_of_standby(pair, from);
     let mut shut_down = pair.shut_down_and_fence(from, sender)?;
     pair.say(&format!("{from} is stopped and fenced"));
@@ -145,7 +150,7 @@ fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Trou
 
 /// Waits until the standby has replayed the record with which the primary shut
 /// down: it then has everything.
-fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Trouble> {
+fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Error> {
     let server = pair.server(to);
     let began = Instant::now();
     let (mut last, mut moved_at) = (None, began);
@@ -177,7 +182,7 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Tro
 
 /// Why a node was not promoted.
 struct NotPromoted {
-    trouble: Trouble,
+    trouble: Error,
     /// It was told to, and may still do it.
     told: bool,
 }
@@ -228,12 +233,12 @@ fn promote(pair: &Pair, there: &Move, first: bool) -> Result<(), NotPromoted> {
 
 /// Sees that a node is a primary on disk and takes a commit; returns its
 /// timeline.
-fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Trouble> {
+fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
     // A transactional message needs no table, and its commit is flushed.
     let sql = "BEGIN; SELECT pg_logical_emit_message(true, 'pgpair', ''); COMMIT; \
                SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
     let rows = until(START_AT_MOST, || {
-        pair.server(node).rows(sql, super::ground::SQL_AT_MOST)
+        pair.server(node).rows(sql, super::host::SQL_AT_MOST)
     })
     .map_err(|error| pair.no_answer(node, &error))?;
     if NodeDisk::read(&pair.layout, node).fenced {
@@ -254,7 +259,7 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Trouble> {
 /// Goes back after a promotion that failed, if it is certain that it does not
 /// come about after all; if it has, all is well. The old primary is started
 /// first, and then whoever is in its way.
-fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(), Trouble> {
+fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(), Error> {
     if !not.told {
         return Err(roll_back(pair, held, there, not.trouble));
     }
@@ -272,7 +277,7 @@ fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(
     })
 }
 
-fn not_known(pair: &Pair, there: &Move, trouble: &Trouble) -> Trouble {
+fn not_known(pair: &Pair, there: &Move, trouble: &Error) -> Error {
     failed(format!(
         "{trouble}; {} is fenced, and {} could not be promoted: see docker logs {}, then run this again",
         there.from,
@@ -283,7 +288,7 @@ fn not_known(pair: &Pair, there: &Move, trouble: &Trouble) -> Trouble {
 
 /// Gives the old primary its right back. The standby is fenced, and nobody has
 /// told it to be promoted, or it is down.
-fn roll_back(pair: &Pair, held: &Held, there: &Move, trouble: Trouble) -> Trouble {
+fn roll_back(pair: &Pair, held: &Held, there: &Move, trouble: Error) -> Error {
     match back(pair, held, there) {
         // It did not run and does not run: nothing came of it.
         Ok(()) if !there.ran => trouble,
@@ -296,7 +301,7 @@ fn roll_back(pair: &Pair, held: &Held, there: &Move, trouble: Trouble) -> Troubl
     }
 }
 
-fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Trouble> {
+fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Error> {
     if !NodeDisk::read(&pair.layout, there.to).fenced {
         return Err(failed(format!("{} is no standby any more", there.to)));
     }
@@ -321,7 +326,7 @@ pub fn has_room(pair: &Pair, node: Node) -> Result<(), String> {
     /// A few WAL segments.
     const NEEDED: u64 = 64 * 1024 * 1024;
     let place = pair.layout.data(node);
-    match disk::in_data(&pair.layout, node, Folder::free_bytes) {
+    match files::in_data(&pair.layout, node, Folder::free_bytes) {
         Ok(Some(free)) if free >= NEEDED => Ok(()),
         Ok(Some(free)) => Err(format!(
             "{} has {} MB free, and {} MB are needed: free some",
