@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use super::reply::Reply;
+use super::response::Response;
 
 /// Which listening socket a client came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,31 +99,31 @@ impl Origin {
     }
 
     /// Refuses details, if they are not for whoever asks.
-    pub fn refuse_details(self, standing: Standing, path: &str, hosts: &Hosts) -> Option<Reply> {
+    pub fn refuse_details(self, standing: Standing, path: &str, hosts: &Hosts) -> Option<Response> {
         if !standing.gets_details {
             let detail = format!(
                 "{path} is not told here; ask on pgpair's own host or in its container, or at \
                  the address of --listen-details"
             );
-            return Some(Reply::refusal(403, "details_not_here", &detail));
+            return Some(Response::refusal(403, "details_not_here", &detail));
         }
         self.refuse_host(standing, hosts)
     }
 
     /// Refuses what has a node work: no page of somebody else's may have it do so.
-    pub fn refuse_trials(self, standing: Standing, hosts: &Hosts) -> Option<Reply> {
+    pub fn refuse_trials(self, standing: Standing, hosts: &Hosts) -> Option<Response> {
         if self.of_a_page {
             let detail = "a page may not have PostgreSQL commit or log in; ask with curl";
-            return Some(Reply::refusal(403, "cross_site", detail));
+            return Some(Response::refusal(403, "cross_site", detail));
         }
         self.refuse_host(standing, hosts)
     }
 
-    fn refuse_host(self, standing: Standing, hosts: &Hosts) -> Option<Reply> {
+    fn refuse_host(self, standing: Standing, hosts: &Hosts) -> Option<Response> {
         let is_limited = standing.at_loopback || hosts.is_some();
         let detail = "ask by an address, by localhost or by a name of --hosts";
         (self.host == Host::Other && is_limited)
-            .then(|| Reply::refusal(403, "unknown_host", detail))
+            .then(|| Response::refusal(403, "unknown_host", detail))
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
         Origin::of(headers, hosts)
     }
 
-    fn word(reply: Option<Reply>) -> String {
+    fn word(reply: Option<Response>) -> String {
         let body = reply.map(|reply| reply.body.into_owned());
         let body: serde_json::Value = body.map_or(serde_json::Value::Null, |body| {
             serde_json::from_str(&body).expect("JSON")

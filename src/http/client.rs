@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::access::{Origin, Standing};
 use super::head::{self, Head, MAX_HEAD_BYTES, Refusal};
-use super::reply::{BodyPart, Framing};
+use super::response::{BodyPart, Framing};
 use super::routes::OTHER;
 
 /// So much is read at once, and no more than that is taken in ahead of the request
@@ -122,12 +122,12 @@ impl Client {
         &self.stream
     }
 
-    /// Counts the bytes that it has us hold.
+    /// Counters the bytes that it has us hold.
     pub fn held_bytes(&self) -> usize {
         self.input.capacity() + self.output.capacity()
     }
 
-    /// Counts the bytes of its answer that the kernel has not taken.
+    /// Counters the bytes of its answer that the kernel has not taken.
     pub fn unsent_bytes(&self) -> usize {
         self.output.len() - self.sent
     }

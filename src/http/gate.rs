@@ -29,7 +29,7 @@ use super::access::{Hosts, Listener};
 use super::client::{Client, READ_BYTES, State};
 use super::clients::{Clients, Token};
 use super::control::{Control, Stops};
-use super::counts::Counts;
+use super::counters::Counters;
 use super::handler::{Handler, Phase, Waiter};
 use super::refusals::RefusalLog;
 use super::server::Server;
@@ -151,7 +151,7 @@ impl Gate {
     /// Fails if a thread cannot be started, or if nobody can be answered any more.
     pub fn answer(self, board: &Board<Waiter>, options: Options) -> io::Result<()> {
         watchdog::start(&self.control)?;
-        let counts = Counts::default();
+        let counts = Counters::default();
         let handler = Handler {
             board,
             counts: &counts,

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use super::access::{Hosts, Origin, Standing};
 use super::clients::Token;
 use super::control::Control;
-use super::counts::Counts;
+use super::counters::Counters;
 use super::exposition::Format;
 use super::head::Refusal;
-use super::reply::Reply;
+use super::response::Response;
 use super::routes::{self, Route};
 use super::server::{Method, Request};
 use super::{metrics, page, status};
@@ -35,7 +35,7 @@ pub struct Handler<'a> {
     /// Who is asked.
     pub board: &'a Board<Waiter>,
     /// What is counted.
-    pub counts: &'a Counts,
+    pub counts: &'a Counters,
     /// Where verdicts go.
     pub control: Arc<Control>,
     /// When the process began.
@@ -54,8 +54,8 @@ pub struct Handler<'a> {
 /// that many who do cost others little.
 #[derive(Default)]
 pub struct Documents {
-    status: Option<Reply>,
-    metrics: [Option<Reply>; 2],
+    status: Option<Response>,
+    metrics: [Option<Response>; 2],
 }
 
 /// Who asks, and from where.
@@ -93,7 +93,7 @@ impl Handler<'_> {
         caller: Caller,
         phase: Phase,
         is_full: bool,
-    ) -> Result<Option<Reply>, Refusal> {
+    ) -> Result<Option<Response>, Refusal> {
         if !is_known(request.method()) {
             return Ok(Some(routes::wrong_method()));
         }
@@ -102,7 +102,7 @@ impl Handler<'_> {
             return Ok(Some(refusal));
         }
         let reply = match route {
-            Route::Health => Reply::health(self.board.turns()),
+            Route::Health => Response::health(self.board.turns()),
             Route::Refused(reply) => reply,
             Route::Status => self.status(),
             Route::Metrics => self.metrics(Format::accepted(accept(request).as_deref())),
@@ -119,7 +119,7 @@ impl Handler<'_> {
     }
 
     /// Refuses what is not for everybody to whom it is not told.
-    fn refuse(&self, route: &Route, caller: Caller, target: &str) -> Option<Reply> {
+    fn refuse(&self, route: &Route, caller: Caller, target: &str) -> Option<Response> {
         let (origin, standing) = (caller.origin, caller.standing);
         match route {
             Route::Status | Route::Metrics | Route::Page => {
@@ -138,28 +138,28 @@ impl Handler<'_> {
     }
 
     /// Says a verdict.
-    pub fn verdict(&self, verdict: &Verdict) -> Reply {
-        Reply::verdict(verdict, &self.board.rules().nodes)
+    pub fn verdict(&self, verdict: &Verdict) -> Response {
+        Response::verdict(verdict, &self.board.rules().nodes)
     }
 
-    fn status(&self) -> Reply {
+    fn status(&self) -> Response {
         let render = || {
             let (report, rules) = (self.report(), self.board.rules());
             let guard = self.guard();
             let text = status::render(&report, rules, self.board.uptime(), guard.as_ref());
-            Reply::json(200, text)
+            Response::json(200, text)
         };
         let status = &mut self.documents.borrow_mut().status;
         status.get_or_insert_with(render).clone()
     }
 
-    fn metrics(&self, format: Format) -> Reply {
+    fn metrics(&self, format: Format) -> Response {
         let render = || {
             let (report, rules) = (self.report(), self.board.rules());
             let guard = self.guard();
             let (counts, started) = (self.counts, self.started);
             let text = metrics::render(&report, rules, guard.as_ref(), counts, started, format);
-            Reply::document(200, format.content_type(), text)
+            Response::document(200, format.content_type(), text)
         };
         let metrics = &mut self.documents.borrow_mut().metrics[format as usize];
         metrics.get_or_insert_with(render).clone()
@@ -178,10 +178,10 @@ impl Handler<'_> {
     }
 }
 
-fn page() -> Reply {
-    Reply {
+fn page() -> Response {
+    Response {
         policy: Some(page::POLICY),
-        ..Reply::document(200, "text/html; charset=utf-8", page::PAGE)
+        ..Response::document(200, "text/html; charset=utf-8", page::PAGE)
     }
 }
 

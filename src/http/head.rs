@@ -2,7 +2,7 @@
 //! rewritten so that tiny_http can only read it as one request without a body.
 
 use super::access::Headers;
-use super::reply::{BodyPart, Framing, Reply};
+use super::response::{BodyPart, Framing, Response};
 use super::routes;
 
 /// Longest head. Real ones hold some hundred bytes; nginx takes in 32 KiB.
@@ -63,12 +63,12 @@ impl Refusal {
     }
 
     /// Returns the answer; the connection ends with it.
-    pub fn reply(self) -> Reply {
+    pub fn reply(self) -> Response {
         let (status, word, detail) = self.explained();
         match self {
             Refusal::Length => routes::unclear_length(),
             Refusal::Body => routes::no_body_wanted(),
-            _ => Reply::refusal(status, word, detail).and_close(),
+            _ => Response::refusal(status, word, detail).and_close(),
         }
     }
 
@@ -169,7 +169,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     }))
 }
 
-/// Counts the line ends before a request: clients send some after a body, and
+/// Counters the line ends before a request: clients send some after a body, and
 /// nginx passes over them.
 pub fn leading_line_ends(bytes: &[u8]) -> usize {
     let ends = bytes.iter().take_while(|it| matches!(it, b'\r' | b'\n'));

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::counts::{self, Counts};
+use super::counters::{self, Counters};
 use super::exposition::{Document, Format, Kind};
 use crate::pair::sync::Mode;
 use crate::probe::assessment::PairVerdict;
@@ -22,7 +22,7 @@ pub fn render(
     report: &Report,
     rules: &Rules,
     guard: Option<&Guard>,
-    counts: &Counts,
+    counts: &Counters,
     started: SystemTime,
     format: Format,
 ) -> String {
@@ -336,7 +336,7 @@ fn about_guard(document: &mut Document, guard: &Guard) {
         .known(&[], report.map(|it| it.failovers));
 }
 
-fn http(document: &mut Document, counts: &Counts) {
+fn http(document: &mut Document, counts: &Counters) {
     let by_path = counts.by_path();
     let mut family = document.family(
         Counter,
@@ -357,7 +357,7 @@ fn http(document: &mut Document, counts: &Counts) {
     for figures in &by_path {
         family.histogram(
             &[("path", figures.path)],
-            &counts::BUCKETS,
+            &counters::BUCKETS,
             &figures.by_time,
             figures.seconds,
         );

@@ -1,6 +1,6 @@
 //! From method and target to a question or a refusal: pure functions.
 
-use super::reply::Reply;
+use super::response::Response;
 use crate::probe::lag::{self, Mode};
 use crate::probe::verdict::{Ask, Kind, LagLimit, Question, Scope, Trials};
 
@@ -78,7 +78,7 @@ pub enum Route {
     /// All that is known, as a page.
     Page,
     /// It cannot be answered.
-    Refused(Reply),
+    Refused(Response),
 }
 
 /// What a request is counted under that asks for nothing that is documented.
@@ -101,7 +101,7 @@ pub fn route(target: &str, nodes: &[String]) -> Route {
     try_route(target, nodes).unwrap_or_else(Route::Refused)
 }
 
-fn try_route(target: &str, nodes: &[String]) -> Result<Route, Reply> {
+fn try_route(target: &str, nodes: &[String]) -> Result<Route, Response> {
     let target = without_authority(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (scope, path) = node_scope(path, nodes)?;
@@ -152,14 +152,14 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    fn none(&self) -> Result<(), Reply> {
+    fn none(&self) -> Result<(), Response> {
         match self.pairs().next() {
             Some((name, _)) => Err(self.unknown(name, "it takes none")),
             None => Ok(()),
         }
     }
 
-    fn ready(&self) -> Result<Ask, Reply> {
+    fn ready(&self) -> Result<Ask, Response> {
         let mut and = Trials::default();
         for (name, value) in self.pairs() {
             match (name, value) {
@@ -172,7 +172,7 @@ impl<'a> Parameters<'a> {
         Ok(Ask::Ready(and))
     }
 
-    fn lag_limit(&self) -> Result<LagLimit, Reply> {
+    fn lag_limit(&self) -> Result<LagLimit, Response> {
         let mut limit = LagLimit::default();
         for (name, value) in self.pairs() {
             let value = value.unwrap_or("");
@@ -198,8 +198,8 @@ impl<'a> Parameters<'a> {
         Ok(limit)
     }
 
-    fn unknown(&self, name: &str, would_do: &str) -> Reply {
-        Reply::refusal(
+    fn unknown(&self, name: &str, would_do: &str) -> Response {
+        Response::refusal(
             400,
             "unknown_parameter",
             &format!(
@@ -211,8 +211,8 @@ impl<'a> Parameters<'a> {
     }
 }
 
-fn bad_value(name: &str, value: &str, would_do: &str) -> Reply {
-    Reply::refusal(
+fn bad_value(name: &str, value: &str, would_do: &str) -> Response {
+    Response::refusal(
         400,
         "bad_value",
         &format!("{name} cannot be {:?}; use {would_do}", shown(value)),
@@ -228,7 +228,7 @@ fn without_authority(target: &str) -> &str {
 }
 
 /// Splits `/nodes/{name}/…` into the node and the rest.
-fn node_scope<'a>(path: &'a str, nodes: &[String]) -> Result<(Scope, &'a str), Reply> {
+fn node_scope<'a>(path: &'a str, nodes: &[String]) -> Result<(Scope, &'a str), Response> {
     let Some(rest) = path.strip_prefix("/nodes/") else {
         return Ok((Scope::Pair, path));
     };
@@ -236,7 +236,7 @@ fn node_scope<'a>(path: &'a str, nodes: &[String]) -> Result<(Scope, &'a str), R
     let (name, path) = rest.split_at(split);
     match nodes.iter().position(|node| node == name) {
         Some(node) => Ok((Scope::Node(node), path)),
-        None => Err(Reply::refusal(
+        None => Err(Response::refusal(
             404,
             "unknown_node",
             &format!(
@@ -248,9 +248,9 @@ fn node_scope<'a>(path: &'a str, nodes: &[String]) -> Result<(Scope, &'a str), R
     }
 }
 
-fn no_such_path(path: &str) -> Reply {
+fn no_such_path(path: &str) -> Response {
     let paths: Vec<&str> = PATHS.iter().map(|(path, _)| *path).collect();
-    Reply::refusal(
+    Response::refusal(
         404,
         "not_found",
         &format!(
@@ -262,22 +262,22 @@ fn no_such_path(path: &str) -> Reply {
 }
 
 /// Refuses a method that no path takes.
-pub fn wrong_method() -> Reply {
-    Reply::refusal(
+pub fn wrong_method() -> Response {
+    Response::refusal(
         405,
         "method_not_allowed",
-        &format!("use {}", super::reply::ALLOW),
+        &format!("use {}", super::response::ALLOW),
     )
 }
 
 /// Refuses a request that brings a body.
-pub fn no_body_wanted() -> Reply {
-    Reply::refusal(413, "body_refused", "send no request body").and_close()
+pub fn no_body_wanted() -> Response {
+    Response::refusal(413, "body_refused", "send no request body").and_close()
 }
 
 /// Refuses a request whose length is not clear.
-pub fn unclear_length() -> Reply {
-    Reply::refusal(
+pub fn unclear_length() -> Response {
+    Response::refusal(
         400,
         "unclear_length",
         "send one Content-Length of digits or none, and not with Transfer-Encoding",

@@ -12,7 +12,7 @@ use super::{Rounds, watch};
 use crate::http::access::{Listener, Standing};
 use crate::http::client::{Client, State};
 use crate::http::clients::Token;
-use crate::http::counts::Closed;
+use crate::http::counters::Closed;
 use crate::http::head::Refusal;
 
 /// Connections let in in one round.

@@ -7,10 +7,10 @@ use super::Rounds;
 use crate::http::access::Origin;
 use crate::http::client::{Sent, State};
 use crate::http::clients::Token;
-use crate::http::counts::Closed;
+use crate::http::counters::Closed;
 use crate::http::handler::{Caller, Phase};
 use crate::http::head::Refusal;
-use crate::http::reply::Reply;
+use crate::http::response::Response;
 use crate::http::routes;
 use crate::http::server::{self, Request, Server};
 use crate::probe::verdict::Verdict;
@@ -175,7 +175,7 @@ impl Rounds<'_> {
         self.answer(token, refusal.reply());
     }
 
-    fn answer(&mut self, token: Token, mut reply: Reply) {
+    fn answer(&mut self, token: Token, mut reply: Response) {
         let Some(client) = self.clients.get(token) else {
             return;
         };

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use pgpair::client::{Answer, Target};
-use pgpair::http::reply::{BodyPart, Framing, Reply};
+use pgpair::http::response::{BodyPart, Framing, Response};
 
 use super::{MARK, is_a_plain_line};
 
@@ -91,7 +91,7 @@ pub fn answer(bytes: &[u8]) {
     }
     let body = String::from_utf8_lossy(bytes).into_owned();
     for (status, http_1_0) in [(200, false), (503, true), (404, false)] {
-        let reply = Reply::json(status, body.clone());
+        let reply = Response::json(status, body.clone());
         let framing = Framing {
             body: BodyPart::Whole,
             http_1_0,

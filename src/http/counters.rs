@@ -60,7 +60,7 @@ struct PathCounts {
 
 /// All counters. Adding to one costs a few nanoseconds and takes no lock.
 #[derive(Default)]
-pub struct Counts {
+pub struct Counters {
     /// One a documented path, and one for all others.
     paths: [PathCounts; PATHS.len() + 1],
     closed: [AtomicU64; Closed::ALL.len()],
@@ -83,8 +83,8 @@ pub struct PathFigures {
     pub seconds: f64,
 }
 
-impl Counts {
-    /// Counts an answer. `path` is a label of [`super::routes::label`].
+impl Counters {
+    /// Counters an answer. `path` is a label of [`super::routes::label`].
     pub fn answered(&self, path: &'static str, status: u16, began: Instant) {
         let place = PATHS.iter().position(|(known, _)| *known == path);
         let counts = &self.paths[place.unwrap_or(PATHS.len())];
@@ -101,13 +101,13 @@ impl Counts {
             .fetch_add(microseconds, Ordering::Relaxed);
     }
 
-    /// Counts a connection that was closed.
+    /// Counters a connection that was closed.
     pub fn closed(&self, why: Closed) {
         let place = Closed::ALL.iter().position(|known| *known == why);
         self.closed[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a request that was refused before anybody looked what it asks for.
+    /// Counters a request that was refused before anybody looked what it asks for.
     pub fn refused(&self, why: Refusal) {
         let place = Refusal::ALL.iter().position(|known| *known == why);
         self.refused[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn answers_are_counted_under_their_path_and_status() {
-        let counts = Counts::default();
+        let counts = Counters::default();
         let now = Instant::now();
         for (path, status) in [
             ("/ready", 200),
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn closed_connections_are_counted_by_reason() {
-        let counts = Counts::default();
+        let counts = Counters::default();
         counts.closed(Closed::TooMany);
         let found: Vec<u64> = counts.closed_by_reason().map(|(_, count)| count).collect();
         assert_eq!(found, [0, 1, 0, 0, 0]);

@@ -13,7 +13,7 @@ pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// An answer, before it is known how the client wants it framed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The document.
@@ -67,14 +67,14 @@ struct ErrorBody<'a> {
     detail: &'a str,
 }
 
-impl Reply {
+impl Response {
     /// Answers with a document.
     pub fn document(
         status: u16,
         content_type: &'static str,
         body: impl Into<Cow<'static, str>>,
-    ) -> Reply {
-        Reply {
+    ) -> Response {
+        Response {
             status,
             body: body.into(),
             content_type,
@@ -84,12 +84,12 @@ impl Reply {
     }
 
     /// Answers with a JSON document.
-    pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Reply {
-        Reply::document(status, "application/json", body)
+    pub fn json(status: u16, body: impl Into<Cow<'static, str>>) -> Response {
+        Response::document(status, "application/json", body)
     }
 
     /// Says a verdict: 200 or 503.
-    pub fn verdict(verdict: &Verdict, nodes: &[String]) -> Reply {
+    pub fn verdict(verdict: &Verdict, nodes: &[String]) -> Response {
         let age = |age: std::time::Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let body = VerdictBody {
             ok: verdict.ok,
@@ -98,34 +98,34 @@ impl Reply {
             detail: verdict.detail.as_deref(),
             age_ms: verdict.age.map(age),
         };
-        Reply::json(if verdict.ok { 200 } else { 503 }, json(&body))
+        Response::json(if verdict.ok { 200 } else { 503 }, json(&body))
     }
 
     /// Says whether our own machinery turns.
-    pub fn health(turns: bool) -> Reply {
+    pub fn health(turns: bool) -> Response {
         if turns {
-            return Reply::json(200, Cow::Borrowed("{\"ok\":true}\n"));
+            return Response::json(200, Cow::Borrowed("{\"ok\":true}\n"));
         }
         let body = ErrorBody {
             ok: false,
             error: "stuck",
             detail: "pgpair's own loop does not turn",
         };
-        Reply::json(503, json(&body))
+        Response::json(503, json(&body))
     }
 
     /// Refuses a request: `error` is a word, `detail` says what would do.
-    pub fn refusal(status: u16, error: &str, detail: &str) -> Reply {
+    pub fn refusal(status: u16, error: &str, detail: &str) -> Response {
         let body = ErrorBody {
             ok: false,
             error,
             detail,
         };
-        Reply::json(status, json(&body))
+        Response::json(status, json(&body))
     }
 
     /// Ends the connection after this answer.
-    pub fn and_close(mut self) -> Reply {
+    pub fn and_close(mut self) -> Response {
         self.close = true;
         self
     }
@@ -265,7 +265,7 @@ mod tests {
         keep_alive: true,
     };
 
-    fn text(reply: &Reply, framing: Framing) -> String {
+    fn text(reply: &Response, framing: Framing) -> String {
         String::from_utf8(reply.render(framing)).expect("text")
     }
 
@@ -287,9 +287,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_these_bytes() {
-        let reply = Reply {
+        let reply = Response {
             policy: Some("default-src 'none'"),
-            ..Reply::document(503, "text/html", "x")
+            ..Response::document(503, "text/html", "x")
         };
         let framing = Framing {
             body: BodyPart::Nothing,
@@ -315,7 +315,7 @@ mod tests {
             detail: Some("no answer for 4.2 s".into()),
             age: Some(Duration::from_millis(4_200)),
         };
-        let reply = Reply::verdict(&verdict, &["a".to_owned(), "b".to_owned()]);
+        let reply = Response::verdict(&verdict, &["a".to_owned(), "b".to_owned()]);
         assert_eq!(reply.status, 503);
         assert_eq!(
             reply.body,
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn head_has_the_length_and_options_has_none() {
-        let reply = Reply::health(true);
+        let reply = Response::health(true);
         for (part, length, ends) in [
             (BodyPart::Whole, 12, "\r\n\r\n{\"ok\":true}\n"),
             (BodyPart::Length, 12, "\r\n\r\n"),
@@ -359,7 +359,7 @@ mod tests {
             (true, true, true, Some("close")),
             (true, false, false, Some("close")),
         ] {
-            let mut reply = Reply::health(true);
+            let mut reply = Response::health(true);
             reply.close = close;
             let said = text(
                 &reply,
