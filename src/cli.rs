@@ -6,15 +6,15 @@ use std::fmt;
 use lexopt::prelude::*;
 use log::LevelFilter;
 
-use crate::client::Target;
+use crate::commands::http_client::Target;
+use crate::commands::pair::{self, Action};
+use crate::commands::{check, status};
 use crate::config::value::{self, shown};
 use crate::config::{self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS};
-use crate::pair::command::{self, Action};
 use crate::pair::layout::Node;
 use crate::pair::rejoin::Extent;
 use crate::pair::{failover, switchover};
 use crate::runtime::exit;
-use crate::{check, status};
 
 /// Flags without a value.
 const SWITCHES: [&str; 5] = ["json", "watch", "dry-run", "accept-loss", "data-only"];
@@ -31,7 +31,7 @@ pub enum Command {
     /// Show the pair as a table.
     Status(status::Options),
     /// Change a pair on this host.
-    Pair(command::Command),
+    Pair(pair::Command),
 }
 
 /// Arguments or settings that cannot be used: one line, and the exit code.
@@ -251,7 +251,7 @@ impl Given<'_> {
             Action::Guard(_) => LevelFilter::Info,
             _ => LevelFilter::Warn,
         };
-        Ok(Command::Pair(command::Command {
+        Ok(Command::Pair(pair::Command {
             layout: config::layout(self.flags, self.environment)?,
             action,
             log: config::command_log(self.flags, self.environment, default)?,

@@ -1,19 +1,17 @@
 //! pgpair: a probe that tells the truth about a PostgreSQL primary and its
 //! standby.
 //!
-//! - [`probe`] finds out what is true: observations, verdicts, who waits for them.
-//! - [`http`] says it to clients.
-//! - [`pair`] changes a pair on this host: switchover, failover, rejoin.
-//! - [`config`] turns arguments and environment into one validated value.
-//! - [`serve`], [`check`] and [`status`] are the commands; the last two ask a
-//!   running pgpair through [`client`].
+//! A tower: each floor names only floors below it, and `tests/layers.rs` holds that.
 //!
-//! Dependencies point one way: `probe` knows nothing of `http`, and only this
-//! file and [`cli`] know all of them.
+//! - [`cli`] reads arguments; [`commands`] are what they ask for.
+//! - [`config`] turns arguments and environment into one validated value.
+//! - [`http`] says what is known to clients.
+//! - [`pair`] changes a pair on this host: switchover, failover, rejoin.
+//! - [`probe`] finds out what is true: observations, verdicts, who waits for them.
+//! - [`pg`] knows PostgreSQL's own formats, [`runtime`] the process.
 
-pub mod check;
 pub mod cli;
-pub mod client;
+pub mod commands;
 pub mod config;
 pub mod http;
 pub mod pair;
@@ -22,8 +20,6 @@ pub mod probe;
 #[cfg(test)]
 mod readme;
 pub mod runtime;
-pub mod serve;
-pub mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,10 +32,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             print!("{text}");
             ExitCode::from(runtime::exit::OK)
         }
-        Ok(cli::Command::Serve(config)) => ExitCode::from(serve::serve(*config)),
-        Ok(cli::Command::Check(target)) => ExitCode::from(check::check(&target)),
-        Ok(cli::Command::Pair(command)) => ExitCode::from(pair::command::run(command)),
-        Ok(cli::Command::Status(options)) => ExitCode::from(status::status(&options)),
+        Ok(cli::Command::Serve(config)) => ExitCode::from(commands::serve::serve(*config)),
+        Ok(cli::Command::Check(target)) => ExitCode::from(commands::check::check(&target)),
+        Ok(cli::Command::Pair(command)) => ExitCode::from(commands::pair::run(command)),
+        Ok(cli::Command::Status(options)) => ExitCode::from(commands::status::status(&options)),
         Err(error) => {
             eprintln!("pgpair: {error}");
             ExitCode::from(error.exit_code)

@@ -11,7 +11,6 @@
 //!   [`witnesses`] says what is known, by [`session`], [`pulse`] and
 //!   [`process_table`].
 
-pub mod command;
 pub mod docker;
 pub mod error;
 pub mod failover;

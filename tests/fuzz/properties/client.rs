@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use pgpair::client::{Answer, Target};
+use pgpair::commands::http_client::{Answer, Target};
 use pgpair::http::response::{BodyPart, Framing, Response};
 
 use super::{MARK, is_a_plain_line};

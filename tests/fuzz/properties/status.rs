@@ -1,6 +1,6 @@
 //! `pgpair status`: what comes over the network goes to a terminal.
 
-use pgpair::status::Status;
+use pgpair::commands::status::Status;
 use serde_json::json;
 
 /// A table has its lines and no other, and colours are all that steers.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::error::Error;
-use super::host::Pair;
-use super::layout::{Layout, Node};
-use super::rejoin::{self, Extent};
-use super::switchover::{self, Done};
-use super::transition::Moved;
-use super::transition::journal::Held;
-use super::{failover, files, guard};
+use crate::pair::error::Error;
+use crate::pair::host::Pair;
+use crate::pair::layout::{Layout, Node};
+use crate::pair::rejoin::{self, Extent};
+use crate::pair::switchover::{self, Done};
+use crate::pair::transition::Moved;
+use crate::pair::transition::journal::Held;
+use crate::pair::{failover, files, guard};
 use crate::runtime::{exit, logging, panic};
 
 /// What a command does.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::client::{self, Target, Wanted};
+use super::http_client::{self, Target, Wanted};
 use crate::runtime::exit;
 
 /// What is asked when no URL is given.
@@ -16,7 +16,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks once, says on stderr what is wrong, and returns the exit code.
 pub fn check(target: &Target) -> u8 {
-    match client::get(target, Wanted::Status, TIME_LIMIT) {
+    match http_client::get(target, Wanted::Status, TIME_LIMIT) {
         Ok(answer) if (200..300).contains(&answer.status) => exit::OK,
         Ok(answer) => {
             eprintln!("pgpair: not healthy: status {}", answer.status);

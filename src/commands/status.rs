@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::client::{self, Target, Wanted};
+use super::http_client::{self, Target, Wanted};
 use crate::runtime::{exit, text};
 
 /// What is asked when no path is given.
@@ -106,7 +106,7 @@ pub fn status(options: &Options) -> u8 {
 }
 
 fn look(options: &Options, colors: bool) -> (String, u8) {
-    let answer = match client::get(&options.target, Wanted::Whole, TIME_LIMIT) {
+    let answer = match http_client::get(&options.target, Wanted::Whole, TIME_LIMIT) {
         Ok(answer) => answer,
         Err(trouble) => {
             eprintln!("pgpair: {trouble}");

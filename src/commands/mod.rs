@@ -1,0 +1,7 @@
+//! What the program can be asked for, a file each.
+
+pub mod check;
+pub mod http_client;
+pub mod pair;
+pub mod serve;
+pub mod status;
