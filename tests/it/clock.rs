@@ -1,64 +1,27 @@
 //! The fault matrix, row 26: the clock on the wall jumps, and no answer changes.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use httpdate::parse_http_date;
 use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::support::clock::WallClock;
 use crate::support::load::{self, Load};
+use crate::support::probe::Recipe;
 use crate::support::trial::BOTH;
-use crate::support::{Pair, Probe, Trial, eventually, ms, packages};
+use crate::support::{Pair, Probe, Trial, eventually, ms};
 
 const HOUR: i64 = 3_600;
 
 /// Nothing that happened in a test is longer ago than this, in seconds.
 const LATELY: f64 = 60.0;
 
-/// A wall clock for one process. Its steady clock remains the kernel's: that does
-/// not jump on a real machine either.
-struct WallClock {
-    directory: TempDir,
-}
-
-impl WallClock {
-    fn new() -> WallClock {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let clock = WallClock { directory };
-        clock.is_off_by(0);
-        clock
-    }
-
-    fn file(&self) -> PathBuf {
-        self.directory.path().join("offset")
-    }
-
-    /// Goes wrong by so many seconds, at once.
-    fn is_off_by(&self, seconds: i64) {
-        // Renamed into place: half a number would be a jump of its own.
-        let new = self.directory.path().join("new");
-        fs::write(&new, format!("{seconds:+}\n")).expect("writes");
-        fs::rename(new, self.file()).expect("renames");
-    }
-
-    /// Starts a probe of a pair, which lives by this clock.
-    fn probe(&self, pair: &Pair) -> Probe {
-        let library = packages::file_of("libfaketime", "/libfaketimeMT.so.1");
-        let file = self.file();
-        Probe::of(pair.conninfo())
-            .with("nodes", "a,b")
-            .of_cargo()
-            .variable("LD_PRELOAD", &library)
-            .variable(
-                "FAKETIME_TIMESTAMP_FILE",
-                file.to_str().expect("a plain path"),
-            )
-            .variable("FAKETIME_NO_CACHE", "1")
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .start()
-    }
+/// Starts a probe of a pair, which lives by this clock.
+fn probe_by(clock: &WallClock, pair: &Pair) -> Probe {
+    let recipe = Probe::of(pair.conninfo()).with("nodes", "a,b").of_cargo();
+    let variables = clock.variables();
+    let set = |recipe: Recipe, (name, value): &(&str, String)| recipe.variable(name, value);
+    variables.iter().fold(recipe, set).start()
 }
 
 /// Returns by how many seconds the probe's clock on the wall is off.
@@ -121,7 +84,7 @@ fn numbers_of_time(value: &Value, key: String) -> Vec<(String, f64)> {
 fn clock_that_jumps_an_hour_either_way_changes_no_answer() {
     let pair = Pair::start();
     let clock = WallClock::new();
-    let probe = clock.probe(&pair);
+    let probe = probe_by(&clock, &pair);
     probe.becomes_ready_within(Duration::from_secs(10));
     // Its connection is there before and after.
     probe.comes_to_say("/ready?write", 200, "ok");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::clock::WallClock;
 use crate::support::command::{Observer, Writer, moves, on_this_machine, other};
 use crate::support::deployment::{Deployment, required};
 use crate::support::{eventually, packages, percentile, process};
@@ -26,11 +27,19 @@ pub struct Guard<'a> {
 impl<'a> Guard<'a> {
     pub fn start(pair: &'a Deployment, arguments: &[&str]) -> Guard<'a> {
         let all = [&["guard"], arguments].concat();
-        let mut command = pair.pgpair(&all);
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the binary runs");
+        Guard::run(pair, &mut pair.pgpair(&all))
+    }
+
+    /// Starts cargo's own build, which lives by this clock.
+    pub fn start_by(pair: &'a Deployment, clock: &WallClock, arguments: &[&str]) -> Guard<'a> {
+        let all = [&["guard"], arguments].concat();
+        let mut command = pair.pgpair_by(env!("CARGO_BIN_EXE_pgpair"), &all);
+        Guard::run(pair, command.envs(clock.variables()))
+    }
+
+    fn run(pair: &'a Deployment, command: &mut Command) -> Guard<'a> {
+        let child = command.stdin(Stdio::null()).spawn();
+        let child = child.expect("the binary runs");
         Guard { pair, child }
     }
 

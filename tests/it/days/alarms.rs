@@ -1,19 +1,25 @@
 //! Days on which a primary looks dead and is not, and days on which it is: the
 //! guard tells them apart. `PGPAIR_TEST_ALARM_SECONDS` has it go on for long.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{major, minor};
+
 use super::{becomes_primary, signal};
 use crate::guard::{Guard, report};
+use crate::support::clock::WallClock;
 use crate::support::command::{Observer, Writer, other};
 use crate::support::deployment::Deployment;
 use crate::support::docker::docker;
 use crate::support::fault::Fault;
-use crate::support::{process, seconds_by};
+use crate::support::{eventually, process, seconds_by};
 
 /// Shorter than the guard's own default: what is no death then is none at all.
 const CONFIRM: &str = "2s";
@@ -28,7 +34,7 @@ const FLOOD: usize = 300;
 type Alarm = fn(&Deployment, &Guard<'_>, &str) -> Option<Fault<'static>>;
 
 /// What each of them is, and whether the guard has only just come.
-const ALARMS: [(&str, bool, Alarm); 8] = [
+const ALARMS: [(&str, bool, Alarm); 11] = [
     (
         "both nodes have a hundredth of a processor",
         false,
@@ -57,6 +63,9 @@ const ALARMS: [(&str, bool, Alarm); 8] = [
     ),
     ("the guard is frozen", false, guard_is_frozen),
     ("the host is overloaded", false, host_is_overloaded),
+    ("the primary's memory is taken", false, memory_is_taken),
+    ("the primary's disk is slow", false, its_disk_is_slow),
+    ("both disks are slow", true, both_disks_are_slow),
 ];
 
 #[test]
@@ -112,7 +121,27 @@ fn false_alarms_replace_nobody(pair: &Deployment, primary: &str) -> usize {
         );
     }
     guard.stop();
-    ALARMS.len()
+    clock_that_jumps_replaces_nobody(pair, primary);
+    ALARMS.len() + 1
+}
+
+/// The guard's own: what it measures by the clock on the wall is wrong by an hour.
+fn clock_that_jumps_replaces_nobody(pair: &Deployment, primary: &str) {
+    let clock = WallClock::new();
+    let arguments = ["--confirm", CONFIRM, "--max-failovers", "1000"];
+    let guard = Guard::start_by(pair, &clock, &arguments);
+    guard.says("state", "watching");
+    let before = report(pair).expect("the probe answers")["failovers"].clone();
+    for seconds in [3_600, -3_600, 86_400, 0] {
+        clock.is_off_by(seconds);
+        let words = said_of_the_guard(pair, LASTS / 2);
+        eprintln!("--- the clock is off by {seconds} s: the guard says {words:?}");
+        pair.has_primary(primary);
+    }
+    guard.says("state", "watching");
+    let said = report(pair).expect("it answers");
+    assert_eq!(said["failovers"], before, "the clock jumps");
+    guard.stop();
 }
 
 /// Collects what the probe says of the guard for this long.
@@ -234,6 +263,119 @@ fn host_is_overloaded(_: &Deployment, _: &Guard<'_>, _: &str) -> Option<Fault<'s
     Some(Fault::new(move || {
         busy.iter_mut().for_each(process::end);
     }))
+}
+
+/// Programs beside the server take all of the container's memory, again and again; the
+/// kernel ends them, as they hold most.
+fn memory_is_taken(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
+    let script = "while :; do head -c 1000000000 /dev/zero | tail -n 1 >/dev/null; done";
+    let mut taking = Command::new("docker");
+    taking.args([
+        "exec",
+        "-u",
+        "postgres",
+        &pair.container(primary),
+        "sh",
+        "-c",
+        script,
+    ]);
+    let taking = taking
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut taking = taking.spawn().expect("docker runs");
+    let name = pair.container(primary);
+    let spent = move || {
+        let usage = docker(&["stats", "--no-stream", "--format", "{{.MemPerc}}", &name]);
+        let percent: f64 = usage.trim_end_matches('%').parse().expect("a number");
+        (percent > 80.0).then_some(())
+    };
+    eventually(Duration::from_secs(20), "its memory is taken", spent);
+    let pair_name = pair.container(primary);
+    Some(Fault::new(move || {
+        // The shell first: it would start the next.
+        let end = "pkill -KILL -u postgres -x sh; pkill -KILL -x head; pkill -KILL -x tail; true";
+        docker(&["exec", "-u", "postgres", &pair_name, "bash", "-c", end]);
+        process::end(&mut taking);
+    }))
+}
+
+fn its_disk_is_slow(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
+    Some(disks_are_slow(pair, primary, &[primary]))
+}
+
+fn both_disks_are_slow(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
+    Some(disks_are_slow(pair, primary, &["a", "b"]))
+}
+
+/// A few operations a second are let through, while a writer wants more.
+fn disks_are_slow(pair: &Deployment, primary: &str, nodes: &[&str]) -> Fault<'static> {
+    let device = fs::metadata(&pair.root).expect("its folder").dev();
+    let device = format!("{}:{}", major(device), minor(device));
+    let limits: Vec<DiskLimit> = nodes
+        .iter()
+        .map(|node| DiskLimit::on(pair, node, &device))
+        .collect();
+    limits.iter().for_each(|it| it.set(Some(4)));
+    let mut client = pair.socket_client(primary).expect("it lets root in");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let writer = thread::spawn(move || {
+        let sql = "SELECT pg_logical_emit_message(true, 'slow', repeat('x', 100000))";
+        let mut slowest = Duration::ZERO;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let began = Instant::now();
+            let _ = client.batch_execute(sql);
+            slowest = slowest.max(began.elapsed());
+        }
+        slowest
+    });
+    Fault::new(move || {
+        drop(stop);
+        limits.iter().for_each(|it| it.set(None));
+        let slowest = writer.join().expect("it ends");
+        eprintln!("--- the slowest commit took {slowest:?}");
+        assert!(
+            slowest > Duration::from_millis(200),
+            "the disk is slow: {slowest:?}"
+        );
+    })
+}
+
+/// How many writes a second the kernel lets through to a disk, by the container's
+/// control group: of version 1 or 2.
+struct DiskLimit {
+    file: PathBuf,
+    device: String,
+}
+
+impl DiskLimit {
+    fn on(pair: &Deployment, node: &str, device: &str) -> DiskLimit {
+        let pid = pair.inspect(node)["State"]["Pid"].to_string();
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+        let group = |of: &str| {
+            let mut lines = groups.lines();
+            lines.find_map(|line| line.split_once(of).map(|(_, path)| path.to_owned()))
+        };
+        let file = match group(":blkio:") {
+            Some(path) => format!("/sys/fs/cgroup/blkio{path}/blkio.throttle.write_iops_device"),
+            None => format!("/sys/fs/cgroup{}/io.max", group("0::").expect("a group")),
+        };
+        DiskLimit {
+            file: file.into(),
+            device: device.to_owned(),
+        }
+    }
+
+    fn set(&self, most: Option<u32>) {
+        let is_first = self.file.ends_with("blkio.throttle.write_iops_device");
+        let limit = match (is_first, most) {
+            (true, most) => most.unwrap_or(0).to_string(),
+            (false, Some(most)) => format!("wiops={most}"),
+            (false, None) => "wiops=max".to_owned(),
+        };
+        let text = format!("{} {limit}", self.device);
+        fs::write(&self.file, text).unwrap_or_else(|error| panic!("{:?}: {error}", self.file));
+    }
 }
 
 fn true_death_is_mended(pair: &Deployment, primary: &str, how: &str) -> &'static str {

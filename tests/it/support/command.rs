@@ -45,7 +45,12 @@ impl Deployment {
     /// thread that starts it, however that comes about: a guard that outlived
     /// its test would go on to move the pair.
     pub fn pgpair(&self, arguments: &[&str]) -> Command {
-        let mut command = dies_with_us(required("PGPAIR_TEST_BINARY"));
+        self.pgpair_by(&required("PGPAIR_TEST_BINARY"), arguments)
+    }
+
+    /// As [`Deployment::pgpair`], of another build.
+    pub fn pgpair_by(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = dies_with_us(program.to_owned());
         command
             .args(arguments)
             .args(["--prefix", &self.prefix, "--root"])

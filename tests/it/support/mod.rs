@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod browser;
+pub mod clock;
 pub mod command;
 pub mod deployment;
 pub mod docker;
