@@ -196,7 +196,7 @@ impl Given<'_> {
     }
 
     fn switchover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("switchover", &["dry-run"], &OF_A_PAIR)?;
+        self.takes("switchover", &["dry-run", "json"], &OF_A_PAIR)?;
         self.pair(Action::Switchover(switchover::Options {
             to: node("switchover", nodes)?,
             dry_run: self.switches.contains(&"dry-run"),
@@ -204,7 +204,7 @@ impl Given<'_> {
     }
 
     fn failover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("failover", &["accept-loss"], &OF_A_PAIR)?;
+        self.takes("failover", &["accept-loss", "json"], &OF_A_PAIR)?;
         self.pair(Action::Failover(failover::Options {
             to: node("failover", nodes)?,
             accept_loss: self.switches.contains(&"accept-loss"),
@@ -212,7 +212,7 @@ impl Given<'_> {
     }
 
     fn rejoin(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("rejoin", &["data-only"], &OF_A_PAIR)?;
+        self.takes("rejoin", &["data-only", "json"], &OF_A_PAIR)?;
         let extent = match self.switches.contains(&"data-only") {
             true => Extent::DataOnly,
             false => Extent::Whole,
@@ -227,7 +227,8 @@ impl Given<'_> {
         } else {
             &OF_A_PAIR
         };
-        self.takes("guard", &[], settings)?;
+        let switches: &[&str] = if words.is_empty() { &[] } else { &["json"] };
+        self.takes("guard", switches, settings)?;
         match words {
             [] => self.pair(Action::Guard(config::guard(self.flags, self.environment)?)),
             ["pause", length] => match value::duration(length) {
@@ -254,6 +255,7 @@ impl Given<'_> {
         Ok(Command::Pair(pair::Command {
             layout: config::layout(self.flags, self.environment)?,
             action,
+            json: self.switches.contains(&"json"),
             log: config::command_log(self.flags, self.environment, default)?,
         }))
     }
@@ -332,6 +334,7 @@ pub fn help() -> String {
            pgpair rejoin [--data-only] [NODE]       make the other node a standby again\n  \
            pgpair guard [SETTINGS]                  do all that by itself, and keep replication as asked\n  \
            pgpair guard pause DURATION | resume     let the guard replace no primary for a while\n  \
+           (with --json, switchover, failover, rejoin, pause and resume end with one JSON object)\n  \
            pgpair --help | --version\n\
          \n\
          Settings of serve (a flag wins over the environment):\n",

@@ -2,6 +2,7 @@
 
 use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
+use crate::pair::error::Why;
 use crate::pg::parameters::PARAMETERS;
 use crate::probe::assessment::PairVerdict;
 use crate::probe::node::Reason;
@@ -58,6 +59,14 @@ fn every_reason_and_every_verdict_has_its_row() {
     expected.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn every_reason_of_a_command_has_its_row() {
+    for why in Why::ALL {
+        let row = format!("\n  | `{}` | ", why.word());
+        assert!(README.contains(&row), "{}", why.word());
+    }
 }
 
 #[test]

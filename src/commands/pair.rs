@@ -1,13 +1,15 @@
 //! The commands about a pair on this host: what they are told, how they end and
 //! what they say at the end.
 
-use std::fmt;
+use std::io::{self, Write};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use log::LevelFilter;
+use serde::Serialize;
 
 use crate::pair::error::Error;
-use crate::pair::host::Pair;
+use crate::pair::host::{Output, Pair};
 use crate::pair::layout::{Layout, Node};
 use crate::pair::rejoin::{self, Extent};
 use crate::pair::switchover::{self, Done};
@@ -40,8 +42,32 @@ pub struct Command {
     pub layout: Layout,
     /// What to do.
     pub action: Action,
+    /// Say how it ended as one JSON object, and nothing else.
+    pub json: bool,
     /// Least level of what is logged.
     pub log: LevelFilter,
+}
+
+/// How a command ended, for machines.
+#[derive(Debug, Default, Serialize)]
+struct Ended {
+    /// `done`, `nothing` (there was nothing to do), `planned` (a dry run), `alone` (the
+    /// primary moved, and the other node is not back), `refused` or `failed`.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<u32>,
+    /// Time without a writable primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_ms: Option<u128>,
+    /// A word of [`Why`](crate::pair::error::Why).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// What was done, or would be, for a person.
+    steps: Vec<String>,
 }
 
 /// Runs a command; returns the exit code.
@@ -51,62 +77,119 @@ pub fn run(command: Command) -> u8 {
         eprintln!("pgpair: cannot log: {error}");
         return exit::FAILURE;
     }
-    // The guard's words are its log.
-    let quiet = matches!(command.action, Action::Guard(_));
-    let pair = Pair::new(command.layout, quiet);
-    let outcome = match command.action {
-        Action::Switchover(options) => {
-            switchover::switchover(&pair, &options).map(|done| match done {
-                Done::Nothing => exit::OK,
-                Done::Moved(moved) => told("switchover", &moved),
-            })
-        }
-        Action::Failover(options) => failover::failover(&pair, &options)
-            .map(|moved| moved.map_or(exit::OK, |moved| told("failover", &moved))),
-        Action::Rejoin(node, extent) => rejoin_one(&pair, node, extent),
-        Action::Guard(options) => guard::guard(&pair, options).map(|()| exit::OK),
-        Action::Pause(length) => guard::pause(&pair, length).map(|()| exit::OK),
-        Action::Resume => guard::resume(&pair).map(|()| exit::OK),
+    let output = match command.action {
+        // The guard's words are its log.
+        Action::Guard(_) => Output::Log,
+        _ if command.json => Output::Kept(Mutex::default()),
+        _ => Output::Lines,
     };
-    let exit_code = outcome.unwrap_or_else(|trouble| {
-        say(&trouble);
-        match trouble {
-            Error::Refused(_) => exit::REFUSED,
-            Error::Failed(_) => exit::FAILURE,
-        }
-    });
+    let pair = Pair::new(command.layout, output);
+    let (ended, exit_code) = match carry_out(&pair, command.action) {
+        Ok(ended) => told(ended, command.json),
+        Err(error) => not_done(&error, command.json),
+    };
+    if command.json {
+        let steps = pair.kept();
+        let text = serde_json::to_string(&Ended { steps, ..ended });
+        // Who reads may have gone.
+        let _ = writeln!(io::stdout(), "{}", text.expect("text and numbers"));
+    }
     logging::flush();
     exit_code
 }
 
-fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<u8, Error> {
+/// What came of a command that was neither refused nor failed.
+enum Outcome {
+    Done,
+    Nothing,
+    Planned,
+    Moved(&'static str, Moved),
+}
+
+fn carry_out(pair: &Pair, action: Action) -> Result<Outcome, Error> {
+    Ok(match action {
+        Action::Switchover(options) => match switchover::switchover(pair, &options)? {
+            Done::Nothing if options.dry_run => Outcome::Planned,
+            Done::Nothing => Outcome::Nothing,
+            Done::Moved(moved) => Outcome::Moved("switchover", moved),
+        },
+        Action::Failover(options) => match failover::failover(pair, &options)? {
+            None => Outcome::Nothing,
+            Some(moved) => Outcome::Moved("failover", moved),
+        },
+        Action::Rejoin(node, extent) => rejoin_one(pair, node, extent)?,
+        Action::Guard(options) => guard::guard(pair, options).map(|()| Outcome::Done)?,
+        Action::Pause(length) => guard::pause(pair, length).map(|()| Outcome::Done)?,
+        Action::Resume => guard::resume(pair).map(|()| Outcome::Done)?,
+    })
+}
+
+fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<Outcome, Error> {
     let held = Held::take(&pair.layout, "rejoin")?;
     if let Some(unfinished) = held.unfinished()? {
-        return switchover::take_up(pair, &held, unfinished).map(|moved| told("rejoin", &moved));
+        let moved = switchover::take_up(pair, &held, unfinished)?;
+        return Ok(Outcome::Moved("rejoin", moved));
     }
     let standby = files::Disks::read(&pair.layout)?.primary.other();
     rejoin::rejoin(pair, node.unwrap_or(standby), extent)?;
-    Ok(exit::OK)
+    Ok(Outcome::Done)
 }
 
-/// Says how a move ended.
-fn told(what: &str, moved: &Moved) -> u8 {
+/// Says how a command ended that did what it could.
+fn told(outcome: Outcome, json: bool) -> (Ended, u8) {
+    let ended = |outcome| Ended {
+        outcome,
+        ..Ended::default()
+    };
+    let (what, moved) = match outcome {
+        Outcome::Done => return (ended("done"), exit::OK),
+        Outcome::Nothing => return (ended("nothing"), exit::OK),
+        Outcome::Planned => return (ended("planned"), exit::OK),
+        Outcome::Moved(what, moved) => (what, moved),
+    };
     let (primary, timeline) = (moved.primary, moved.timeline);
     let gap = moved.gap.map(|gap| gap.as_millis());
     let shown = gap.map_or("unknown".to_owned(), |gap| gap.to_string());
     log::info!("{what} primary={primary} timeline={timeline} gap_ms={shown}");
-    match &moved.alone {
-        None => exit::OK,
-        Some(trouble) => {
-            say(&format!(
-                "{primary} is the primary, and {} is not back ({trouble}): see to that, then run pgpair rejoin",
-                primary.other()
-            ));
-            exit::ALONE
-        }
+    let ended = Ended {
+        primary: Some(primary.name()),
+        timeline: Some(timeline),
+        gap_ms: gap,
+        ..ended("done")
+    };
+    let Some(error) = &moved.alone else {
+        return (ended, exit::OK);
+    };
+    let detail = format!(
+        "{primary} is the primary, and {} is not back ({error}): see to that, then run pgpair rejoin",
+        primary.other()
+    );
+    if !json {
+        eprintln!("pgpair: {detail}");
     }
+    let ended = Ended {
+        outcome: "alone",
+        reason: Some(error.why().word()),
+        detail: Some(detail),
+        ..ended
+    };
+    (ended, exit::ALONE)
 }
 
-fn say(line: &dyn fmt::Display) {
-    eprintln!("pgpair: {line}");
+/// Says why a command was refused, or failed.
+fn not_done(error: &Error, json: bool) -> (Ended, u8) {
+    if !json {
+        eprintln!("pgpair: {error}");
+    }
+    let (outcome, exit_code) = match error {
+        Error::Refused(..) => ("refused", exit::REFUSED),
+        Error::Failed(..) => ("failed", exit::FAILURE),
+    };
+    let ended = Ended {
+        outcome,
+        reason: Some(error.why().word()),
+        detail: Some(error.detail()),
+        ..Ended::default()
+    };
+    (ended, exit_code)
 }

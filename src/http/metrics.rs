@@ -313,6 +313,14 @@ fn about_guard(document: &mut Document, guard: &Guard) {
     }
     let mut family = document.family(
         Gauge,
+        "pgpair_guard_blocked",
+        "Why the guard cannot do what it would have to: 1 for the current reason.",
+    );
+    if let Some(reason) = report.and_then(|it| it.blocked.as_deref()) {
+        family.sample(&[("reason", reason)], 1);
+    }
+    let mut family = document.family(
+        Gauge,
         "pgpair_guard_mode",
         "What the guard has commits wait for: 1 for the current mode.",
     );

@@ -44,7 +44,7 @@ struct Status<'a> {
 struct GuardState<'a> {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,7 +223,10 @@ fn guard_of(guard: &Guard) -> GuardState<'_> {
     let report = guard.report.as_ref();
     GuardState {
         state: guard.state,
-        reason: report.and_then(|it| it.reason).map(WaitReason::word),
+        reason: report.and_then(|it| {
+            let waits = it.reason.map(WaitReason::word);
+            it.blocked.as_deref().or(waits)
+        }),
         detail: guard.detail.as_deref(),
         age_ms: guard.age.map(milliseconds),
         mode: report.map(|it| it.mode.as_str()),

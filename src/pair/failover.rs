@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{Error, refused};
+use super::error::{Error, Why, refused};
 use super::failure_detector::Decision;
 use super::files::Disks;
 use super::host::Pair;
@@ -66,21 +66,25 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
     let to = from.other();
     let state = pair.container(to)?;
     if !state.running || state.paused {
-        return Err(refused(format!(
-            "the standby {} is {}: start it, or start the primary",
-            pair.layout.container(to),
-            state.status
-        )));
+        return Err(refused(
+            Why::StandbyDown,
+            format!(
+                "the standby {} is {}: start it, or start the primary",
+                pair.layout.container(to),
+                state.status
+            ),
+        ));
     }
     let asked = Instant::now();
     can_be_promoted(pair, to)?;
     let took = asked.elapsed();
-    transition::has_room(pair, to).map_err(refused)?;
+    transition::has_room(pair, to)?;
     let ran = !pair.is_down(from)?;
     if ran && took > QUICK {
-        return Err(refused(format!(
-            "{from} runs, and {to} took {took:.1?} to answer: it would do no better"
-        )));
+        return Err(refused(
+            Why::StandbySlow,
+            format!("{from} runs, and {to} took {took:.1?} to answer: it would do no better"),
+        ));
     }
     let there = Move {
         kind: Kind::Failover,
@@ -107,17 +111,21 @@ fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
         // Who is asked by an operator need not have seen it alive.
         match watch.look(pair, SILENT_FOR, Duration::MAX).decision {
             Decision::Serves => {
-                return Err(refused(format!(
-                    "{container} answers: use pgpair switchover"
-                )));
+                return Err(refused(
+                    Why::PrimaryAnswers,
+                    format!("{container} answers: use pgpair switchover"),
+                ));
             }
             Decision::Replace => break,
             Decision::Wait(reason) if began.elapsed() > CONFIRM_AT_MOST || reason.is_life() => {
-                return Err(refused(format!(
-                    "{container} runs and {} ({}): wait, or end it if it is of no use (docker kill {container}), then run this again",
-                    reason.sentence(),
-                    reason.word()
-                )));
+                return Err(refused(
+                    Why::PrimaryMayLive,
+                    format!(
+                        "{container} runs and {} ({}): wait, or end it if it is of no use (docker kill {container}), then run this again",
+                        reason.sentence(),
+                        reason.word()
+                    ),
+                ));
             }
             _ => thread::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())),
         }

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, refused};
+use super::error::{Error, Why, refused};
 use super::layout::{Layout, Node, PGDATA};
 use crate::pg::control_file::{self, Control, ControlError};
 use crate::pg::data_dir::{DataDir, Folder, Place};
@@ -70,10 +70,12 @@ impl NodeDisk {
     ///
     /// Refuses data that is not whole.
     pub fn control(&self) -> Result<Control, Error> {
-        self.control
-            .as_ref()
-            .copied()
-            .map_err(|error| refused(format!("{}: {error}", self.pgdata.display())))
+        self.control.as_ref().copied().map_err(|error| {
+            refused(
+                Why::FileUnusable,
+                format!("{}: {error}", self.pgdata.display()),
+            )
+        })
     }
 }
 
@@ -108,10 +110,13 @@ impl Disks {
         if let [a, b] = systems[..]
             && a != b
         {
-            return Err(refused(format!(
-                "the nodes hold different databases (system identifiers {a} and {b}): \
+            return Err(refused(
+                Why::DifferentSystems,
+                format!(
+                    "the nodes hold different databases (system identifiers {a} and {b}): \
                  move the wrong one's pgdata away and run pgpair rejoin"
-            )));
+                ),
+            ));
         }
         let writable: Vec<Node> = with_data
             .iter()
@@ -121,17 +126,24 @@ impl Disks {
         let root = layout.root().display();
         match writable[..] {
             [primary] => Ok(Disks { primary, nodes }),
-            [] if with_data.is_empty() => {
-                Err(refused(format!("{root} holds no data: run site.yml")))
-            }
-            [] => Err(refused(format!(
-                "no primary on disk (standby.signal in every node's data): remove \
+            [] if with_data.is_empty() => Err(refused(
+                Why::NoData,
+                format!("{root} holds no data: run site.yml"),
+            )),
+            [] => Err(refused(
+                Why::NoPrimary,
+                format!(
+                    "no primary on disk (standby.signal in every node's data): remove \
                  {root}/<node>/data/pgdata/standby.signal from the node that is to be the primary"
-            ))),
-            _ => Err(refused(format!(
-                "both nodes are primaries on disk: decide which is right, stop the other, and \
+                ),
+            )),
+            _ => Err(refused(
+                Why::TwoPrimaries,
+                format!(
+                    "both nodes are primaries on disk: decide which is right, stop the other, and \
                  create an empty {root}/<other>/data/pgdata/standby.signal"
-            ))),
+                ),
+            )),
         }
     }
 
@@ -154,17 +166,24 @@ pub fn is_the_pairs(layout: &Layout) -> Result<(), Error> {
     let root = layout.root().display();
     match found {
         Ok(prefix) if prefix.trim() == layout.prefix => Ok(()),
-        Ok(other) => Err(refused(format!(
-            "{root} belongs to the pair {:?}, not {:?}: give its --prefix, or another --root",
-            other.trim(),
-            layout.prefix
-        ))),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Err(refused(format!("{root} cannot be read: run this as root")))
-        }
-        Err(error) => Err(refused(format!(
-            "{root} holds no pair ({error}): give --prefix or --root, or bring one up with site.yml"
-        ))),
+        Ok(other) => Err(refused(
+            Why::OtherPair,
+            format!(
+                "{root} belongs to the pair {:?}, not {:?}: give its --prefix, or another --root",
+                other.trim(),
+                layout.prefix
+            ),
+        )),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(refused(
+            Why::NotRoot,
+            format!("{root} cannot be read: run this as root"),
+        )),
+        Err(error) => Err(refused(
+            Why::NoPair,
+            format!(
+                "{root} holds no pair ({error}): give --prefix or --root, or bring one up with site.yml"
+            ),
+        )),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::docker::{self, Container, DockerError};
-use super::error::{Error, failed, refused};
+use super::error::{Error, Why, failed, refused};
 use super::files::{self, NodeDisk};
 use super::layout::{Layout, Node};
 use super::local_client::{Server, SqlError};
@@ -68,9 +68,20 @@ pub struct Pair {
     /// What it is called and where it lies.
     pub layout: Layout,
     began: Instant,
-    quiet: bool,
+    output: Output,
     /// The ids of the nodes' containers, as they were last seen.
     containers: Mutex<[Option<String>; 2]>,
+}
+
+/// Where the steps of a command are told, besides the log.
+#[derive(Debug)]
+pub enum Output {
+    /// A line each on stdout.
+    Lines,
+    /// Kept until the command ends.
+    Kept(Mutex<Vec<String>>),
+    /// Nowhere.
+    Log,
 }
 
 /// How a node is brought to an end.
@@ -85,12 +96,12 @@ pub enum Stop {
 }
 
 impl Pair {
-    /// Makes the pair; touches nothing. A quiet one says nothing on stdout.
-    pub fn new(layout: Layout, quiet: bool) -> Pair {
+    /// Makes the pair; touches nothing.
+    pub fn new(layout: Layout, output: Output) -> Pair {
         Pair {
             layout,
             began: Instant::now(),
-            quiet,
+            output,
             containers: Mutex::default(),
         }
     }
@@ -101,10 +112,22 @@ impl Pair {
             "step at_ms={} text={text:?}",
             self.began.elapsed().as_millis()
         );
-        if !self.quiet {
-            let at = self.began.elapsed().as_secs_f64();
-            // Who reads may have gone: the work goes on.
-            let _ = writeln!(io::stdout(), "{at:8.3} s  {text}");
+        match &self.output {
+            Output::Lines => {
+                let at = self.began.elapsed().as_secs_f64();
+                // Who reads may have gone: the work goes on.
+                let _ = writeln!(io::stdout(), "{at:8.3} s  {text}");
+            }
+            Output::Kept(steps) => lock(steps).push(text.to_owned()),
+            Output::Log => {}
+        }
+    }
+
+    /// Returns the steps that were kept.
+    pub fn kept(&self) -> Vec<String> {
+        match &self.output {
+            Output::Kept(steps) => lock(steps).clone(),
+            Output::Lines | Output::Log => Vec::new(),
         }
     }
 
@@ -125,7 +148,10 @@ impl Pair {
 
     /// Says that a node did not answer.
     pub fn no_answer(&self, node: Node, error: &SqlError) -> Error {
-        failed(format!("{}: {error}", self.layout.container(node)))
+        failed(
+            Why::ServerFailed,
+            format!("{}: {error}", self.layout.container(node)),
+        )
     }
 
     /// Returns what Docker says of a node's container.
@@ -137,7 +163,12 @@ impl Pair {
     pub fn container(&self, node: Node) -> Result<Container, Error> {
         let name = self.layout.container(node);
         let found = self.container_if_any(node)?;
-        found.ok_or_else(|| refused(format!("there is no container {name}: run site.yml")))
+        found.ok_or_else(|| {
+            refused(
+                Why::NoContainer,
+                format!("there is no container {name}: run site.yml"),
+            )
+        })
     }
 
     /// As [`Pair::container`]; nothing if there is none.
@@ -148,16 +179,18 @@ impl Pair {
     pub fn container_if_any(&self, node: Node) -> Result<Option<Container>, Error> {
         let name = self.layout.container(node);
         let found = docker::inspect(&name).map_err(|error| {
-            refused(format!(
-                "{error}: see that Docker answers (docker ps), then run this again"
-            ))
+            refused(
+                Why::EngineSilent,
+                format!("{error}: see that Docker answers (docker ps), then run this again"),
+            )
         })?;
         if let Some(container) = &found
             && container.pair != self.layout.prefix
         {
-            return Err(refused(format!(
-                "the container {name} is not this pair's: rename or remove it"
-            )));
+            return Err(refused(
+                Why::ForeignContainer,
+                format!("the container {name} is not this pair's: rename or remove it"),
+            ));
         }
         if let Some(container) = &found {
             lock(&self.containers)[node.index()] = Some(container.id.clone());
@@ -195,15 +228,22 @@ impl Pair {
     fn look(&self, node: Node, container: Option<String>) -> Result<Vec<u32>, Error> {
         let place = self.place_of(node)?;
         process_table::at_work(Whose { place, container }).ok_or_else(|| {
-            failed(format!(
-                "it cannot be seen in time who works for {node}: a file system may be dead"
-            ))
+            failed(
+                Why::ProcessesUnknown,
+                format!(
+                    "it cannot be seen in time who works for {node}: a file system may be dead"
+                ),
+            )
         })
     }
 
     fn place_of(&self, node: Node) -> Result<Option<Place>, Error> {
-        files::place_of(&self.layout, node)
-            .map_err(|error| failed(format!("{}: {error}", self.layout.pgdata(node).display())))
+        files::place_of(&self.layout, node).map_err(|error| {
+            failed(
+                Why::FileUnusable,
+                format!("{}: {error}", self.layout.pgdata(node).display()),
+            )
+        })
     }
 
     /// Sends a signal to processes that are at work for a node, and to nobody who
@@ -275,9 +315,10 @@ impl Pair {
             }
             stopping.end()?;
         }
-        Err(failed(format!(
-            "{node} is started again and again by somebody else"
-        )))
+        Err(failed(
+            Why::StartedByAnother,
+            format!("{node} is started again and again by somebody else"),
+        ))
     }
 
     /// Shuts a primary down cleanly and fences it. It has written its last when
@@ -351,7 +392,10 @@ impl Pair {
                     continue;
                 }
             };
-            return Err(failed(format!("{node} did not shut down cleanly ({why})")));
+            return Err(failed(
+                Why::NotStopped,
+                format!("{node} did not shut down cleanly ({why})"),
+            ));
         }
     }
 
@@ -383,24 +427,29 @@ impl Pair {
             }
             self.signal(node, &pids, Signal::KILL)?;
             if Instant::now() > limit {
-                return Err(failed(format!(
-                    "processes {pids:?} of {node} cannot be killed"
-                )));
+                return Err(failed(
+                    Why::NotStopped,
+                    format!("processes {pids:?} of {node} cannot be killed"),
+                ));
             }
             thread::sleep(LOOK_EVERY);
         }
         let disk = NodeDisk::read(&self.layout, node);
         if disk.control()?.ended == Ended::InProduction {
-            return Err(failed(format!("{node} was started again by somebody else")));
+            return Err(failed(
+                Why::StartedByAnother,
+                format!("{node} was started again by somebody else"),
+            ));
         }
         // What was at work until now may have taken the fence away; and who was
         // started while there was none is a primary.
         self.fence(node, shut_down.place)?;
         match disk.fenced || self.at_work(node)?.is_empty() {
             true => Ok(()),
-            false => Err(failed(format!(
-                "{node} had lost its fence when somebody else started it"
-            ))),
+            false => Err(failed(
+                Why::StartedByAnother,
+                format!("{node} had lost its fence when somebody else started it"),
+            )),
         }
     }
 
@@ -438,7 +487,10 @@ impl Pair {
                 break;
             }
             if Instant::now() > limit {
-                return Err(failed(format!("processes {left:?} of {node} do not end")));
+                return Err(failed(
+                    Why::NotStopped,
+                    format!("processes {left:?} of {node} do not end"),
+                ));
             }
             self.signal(node, &left, Signal::KILL)?;
             thread::sleep(LOOK_EVERY);
@@ -468,14 +520,20 @@ impl Pair {
                 _ if pids.is_empty() => return Ok(()),
                 None if Instant::now() < limit => thread::sleep(LOOK_EVERY),
                 None => {
-                    return Err(failed(format!("processes {pids:?} of {node} do not end")));
+                    return Err(failed(
+                        Why::NotStopped,
+                        format!("processes {pids:?} of {node} do not end"),
+                    ));
                 }
                 Some(Err(error)) => return Err(docker_failed(error)),
                 Some(Ok(())) => {
-                    return Err(failed(format!(
-                        "{} is stopped, but processes {pids:?} still work in its data: end them",
-                        self.layout.container(node)
-                    )));
+                    return Err(failed(
+                        Why::NotStopped,
+                        format!(
+                            "{} is stopped, but processes {pids:?} still work in its data: end them",
+                            self.layout.container(node)
+                        ),
+                    ));
                 }
             }
         }
@@ -485,15 +543,22 @@ impl Pair {
     /// `place`. Without data there is nothing that could take a write.
     fn fence(&self, node: Node, place: Option<Place>) -> Result<(), Error> {
         let pgdata = self.layout.pgdata(node);
-        let fenced = files::fence(&self.layout, node)
-            .map_err(|error| failed(format!("cannot fence {}: {error}", pgdata.display())))?;
+        let fenced = files::fence(&self.layout, node).map_err(|error| {
+            failed(
+                Why::NotFenced,
+                format!("cannot fence {}: {error}", pgdata.display()),
+            )
+        })?;
         if fenced == place && self.place_of(node)? == place {
             return Ok(());
         }
-        Err(failed(format!(
-            "{} was put in another's place while {node} was stopped",
-            pgdata.display()
-        )))
+        Err(failed(
+            Why::NotFenced,
+            format!(
+                "{} was put in another's place while {node} was stopped",
+                pgdata.display()
+            ),
+        ))
     }
 
     /// Takes the fence from a node.
@@ -503,8 +568,12 @@ impl Pair {
     /// Fails if the disk does not let it.
     pub fn unfence(&self, node: Node) -> Result<(), Error> {
         let pgdata = self.layout.pgdata(node);
-        files::unfence(&self.layout, node)
-            .map_err(|error| failed(format!("cannot unfence {}: {error}", pgdata.display())))
+        files::unfence(&self.layout, node).map_err(|error| {
+            failed(
+                Why::NotFenced,
+                format!("cannot unfence {}: {error}", pgdata.display()),
+            )
+        })
     }
 
     /// Starts a node's container, whatever state it is in.
@@ -595,7 +664,12 @@ impl Stopping {
             // Nobody may wait for it any more.
             let _ = sender.send(stopped);
         })
-        .map_err(|error| failed(format!("no thread can be started: {error}")))?;
+        .map_err(|error| {
+            failed(
+                Why::NoResources,
+                format!("no thread can be started: {error}"),
+            )
+        })?;
         let known = None;
         Ok(Stopping { outcome, known })
     }
@@ -630,7 +704,7 @@ impl Stopping {
 
 /// Tells of a failure of Docker's in the midst of something.
 pub fn docker_failed(error: &DockerError) -> Error {
-    failed(error.to_string())
+    failed(Why::EngineFailed, error.to_string())
 }
 
 /// Tries until it works; returns the last error once the time is up.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::docker::{self, OneShot};
-use super::error::{Error, failed, refused};
+use super::error::{Error, Why, failed, refused};
 use super::files::{self, Disks, NodeDisk};
 use super::host::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
@@ -76,7 +76,7 @@ pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Error> {
         disks: Disks::read(&pair.layout)?,
     };
     if job.disks.primary == node {
-        return Err(refused(format!("{node} is the primary")));
+        return Err(refused(Why::IsPrimary, format!("{node} is the primary")));
     }
     if extent == Extent::Whole {
         pair.container(node)?;
@@ -110,10 +110,16 @@ impl Job<'_> {
         let recovering = self.pair.value(self.primary, "SELECT pg_is_in_recovery()");
         match recovering {
             Ok(answer) if answer == "f" => Ok(()),
-            Ok(_) => Err(refused(format!("{} is no primary", self.primary))),
-            Err(trouble) => Err(refused(format!(
-                "the primary does not answer ({trouble}): start it, or run pgpair failover"
-            ))),
+            Ok(_) => Err(refused(
+                Why::PrimarySilent,
+                format!("{} is no primary", self.primary),
+            )),
+            Err(trouble) => Err(refused(
+                Why::PrimarySilent,
+                format!(
+                    "the primary does not answer ({trouble}): start it, or run pgpair failover"
+                ),
+            )),
         }
     }
 
@@ -150,7 +156,7 @@ impl Job<'_> {
             pair.say(&format!("{node} cannot follow {} as it is", self.primary));
         }
         // A rewind that finds no room would cost the data.
-        transition::has_room(pair, node).map_err(failed)?;
+        transition::has_room(pair, node).map_err(Error::on_the_way)?;
         match self.rewind() {
             Ok(()) if self.start_and_stream().is_ok() => return Ok(()),
             Ok(()) => pair.say(&format!("{node} does not stream after the rewind")),
@@ -231,10 +237,13 @@ impl Job<'_> {
                 _ => {}
             }
             if moved_at.elapsed() > QUIET_AT_MOST || began.elapsed() > STREAM_AT_MOST {
-                return Err(failed(format!(
-                    "{node} does not stream: docker logs {} says why",
-                    pair.layout.container(node)
-                )));
+                return Err(failed(
+                    Why::NotStreaming,
+                    format!(
+                        "{node} does not stream: docker logs {} says why",
+                        pair.layout.container(node)
+                    ),
+                ));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -331,12 +340,15 @@ impl Job<'_> {
         if free >= needed {
             return Ok(());
         }
-        Err(refused(format!(
-            "{} has {} MB free, and a copy needs {} MB: free some (what was set aside is in pgdata.old)",
-            place.display(),
-            free >> 20,
-            needed >> 20
-        )))
+        Err(refused(
+            Why::NoSpace,
+            format!(
+                "{} has {} MB free, and a copy needs {} MB: free some (what was set aside is in pgdata.old)",
+                place.display(),
+                free >> 20,
+                needed >> 20
+            ),
+        ))
     }
 
     /// Runs one of PostgreSQL's tools beside the node's data.
@@ -370,7 +382,7 @@ impl Job<'_> {
         .map_err(|error| docker_failed(&error))?;
         match done.success {
             true => Ok(()),
-            false => Err(failed(done.last_words())),
+            false => Err(failed(Why::CopyFailed, done.last_words())),
         }
     }
 
@@ -422,10 +434,10 @@ impl Job<'_> {
     }
 
     fn io(&self, node: Node, error: &io::Error) -> Error {
-        failed(format!(
-            "{}: {error}",
-            self.pair.layout.data(node).display()
-        ))
+        failed(
+            Why::FileUnusable,
+            format!("{}: {error}", self.pair.layout.data(node).display()),
+        )
     }
 }
 

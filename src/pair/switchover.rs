@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::error::{Error, refused};
+use super::error::{Error, Why, refused};
 use super::files::Disks;
 use super::host::{Pair, START_AT_MOST, until};
 use super::layout::Node;
@@ -64,7 +64,12 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Error> {
     ));
     // What the stop would else have to write, it writes while writes go on.
     let checkpoint = pair.server(from).rows("CHECKPOINT", START_AT_MOST);
-    checkpoint.map_err(|error| refused(format!("{from} makes no checkpoint: {error}")))?;
+    checkpoint.map_err(|error| {
+        refused(
+            Why::NoCheckpoint,
+            format!("{from} makes no checkpoint: {error}"),
+        )
+    })?;
     pair.say("checkpoint made");
     is_well(pair, from)?;
     for line in checks::what_a_stop_would_meet(pair, from)? {
@@ -141,18 +146,21 @@ fn is_well(pair: &Pair, from: Node) -> Result<(), Error> {
     for node in Node::BOTH {
         let state = pair.container(node)?;
         if !state.running || state.paused {
-            return Err(refused(format!(
-                "{} is {}: {}",
-                pair.layout.container(node),
-                state.status,
-                if node == from {
-                    "run pgpair failover"
-                } else {
-                    "start it, or run pgpair rejoin"
-                }
-            )));
+            return Err(refused(
+                Why::ContainerDown,
+                format!(
+                    "{} is {}: {}",
+                    pair.layout.container(node),
+                    state.status,
+                    if node == from {
+                        "run pgpair failover"
+                    } else {
+                        "start it, or run pgpair rejoin"
+                    }
+                ),
+            ));
         }
-        transition::has_room(pair, node).map_err(refused)?;
+        transition::has_room(pair, node)?;
     }
     until(CATCH_UP_AT_MOST, || has_caught_up(pair, from))?;
     can_be_promoted(pair, to)
@@ -169,19 +177,24 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Error> {
         .server(from)
         .value(&sql, super::host::SQL_AT_MOST)
         .map_err(|error| {
-            refused(format!(
-                "the primary {from} does not answer ({error}): run pgpair failover"
-            ))
+            refused(
+                Why::PrimarySilent,
+                format!("the primary {from} does not answer ({error}): run pgpair failover"),
+            )
         })?;
     match behind.parse::<u64>() {
         Ok(bytes) if bytes <= BEHIND_AT_MOST => Ok(()),
-        Ok(bytes) => Err(refused(format!(
-            "{to} is {} MB behind: wait until it has caught up",
-            bytes >> 20
-        ))),
-        Err(_) => Err(refused(format!(
-            "{to} does not stream from {from}: run pgpair rejoin"
-        ))),
+        Ok(bytes) => Err(refused(
+            Why::StandbyBehind,
+            format!(
+                "{to} is {} MB behind: wait until it has caught up",
+                bytes >> 20
+            ),
+        )),
+        Err(_) => Err(refused(
+            Why::NotStreaming,
+            format!("{to} does not stream from {from}: run pgpair rejoin"),
+        )),
     }
 }
 
@@ -198,9 +211,10 @@ pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Error> {
         .server(to)
         .row(sql, super::host::SQL_AT_MOST)
         .map_err(|error| {
-            refused(format!(
-                "the standby {to} does not answer ({error}): start it"
-            ))
+            refused(
+                Why::StandbySilent,
+                format!("the standby {to} does not answer ({error}): start it"),
+            )
         })?;
     let cells: Vec<&str> = row
         .iter()
@@ -208,14 +222,21 @@ pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Error> {
         .collect();
     match cells[..] {
         ["t", "f", "0"] => Ok(()),
-        ["t", "t", _] => Err(refused(format!(
-            "replay is paused on {to}: run SELECT pg_wal_replay_resume() there"
-        ))),
-        ["t", _, delay] => Err(refused(format!(
-            "{to} replays with a delay (recovery_min_apply_delay = {delay}): set that to 0"
-        ))),
-        _ => Err(refused(format!(
-            "{to} is a primary too, though its disk says standby: decide which is right and stop the other"
-        ))),
+        ["t", "t", _] => Err(refused(
+            Why::ReplayPaused,
+            format!("replay is paused on {to}: run SELECT pg_wal_replay_resume() there"),
+        )),
+        ["t", _, delay] => Err(refused(
+            Why::ReplayDelayed,
+            format!(
+                "{to} replays with a delay (recovery_min_apply_delay = {delay}): set that to 0"
+            ),
+        )),
+        _ => Err(refused(
+            Why::TwoPrimaries,
+            format!(
+                "{to} is a primary too, though its disk says standby: decide which is right and stop the other"
+            ),
+        )),
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::error::{Error, failed};
+use super::error::{Error, Why, failed};
 use super::files;
 use super::host::{Pair, SQL_AT_MOST};
 use super::layout::{Layout, Node};
@@ -59,7 +59,7 @@ pub struct Promise {
 /// Fails if the file cannot be read.
 pub fn read(layout: &Layout) -> Result<Option<Promise>, Error> {
     let path = layout.file(FILE);
-    let odd = |error: String| failed(format!("{}: {error}", path.display()));
+    let odd = |error: String| failed(Why::FileUnusable, format!("{}: {error}", path.display()));
     match fs::read_to_string(&path) {
         Ok(text) => parse(&text)
             .map(Some)
@@ -91,8 +91,12 @@ pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Error> {
         promise.primary,
         promise.in_force
     );
-    files::replace(&path, text.as_bytes(), 0o600)
-        .map_err(|error| failed(format!("cannot write {}: {error}", path.display())))
+    files::replace(&path, text.as_bytes(), 0o600).map_err(|error| {
+        failed(
+            Why::FileUnusable,
+            format!("cannot write {}: {error}", path.display()),
+        )
+    })
 }
 
 /// Says whether no commit that `primary` acknowledged can be missing on its

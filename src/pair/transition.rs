@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::journal::{Held, Kind, Move, Step};
-use super::error::{Error, failed};
+use super::error::{Error, Why, failed, refused};
 use super::files::{self, NodeDisk};
 use super::host::{Pair, START_AT_MOST, Stop, Stopping, until};
 use super::layout::Node;
@@ -169,10 +169,13 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Err
         }
         let still = moved_at.elapsed() > STILL_AT_MOST * times;
         if still || began.elapsed() > CATCH_UP_AT_MOST * times {
-            return Err(failed(format!(
-                "{to} has not replayed the end of {from}'s WAL at {end} within {:.1?}",
-                began.elapsed()
-            )));
+            return Err(failed(
+                Why::NotReplayed,
+                format!(
+                    "{to} has not replayed the end of {from}'s WAL at {end} within {:.1?}",
+                    began.elapsed()
+                ),
+            ));
         }
         thread::sleep(LOOK_EVERY);
     }
@@ -220,9 +223,10 @@ fn promote(pair: &Pair, there: &Move, first: bool) -> Result<(), NotPromoted> {
         Ok(yes) if yes == "t" => Ok(()),
         // Without its fence there is no way back for it.
         _ if !NodeDisk::read(&pair.layout, node).fenced => Ok(()),
-        Ok(_) => Err(failed(format!(
-            "{node} was not promoted within {PROMOTE_AT_MOST:?}"
-        ))),
+        Ok(_) => Err(failed(
+            Why::NotPromoted,
+            format!("{node} was not promoted within {PROMOTE_AT_MOST:?}"),
+        )),
         Err(error) => Err(pair.no_answer(node, &error)),
     }
     .map_err(|trouble| NotPromoted {
@@ -242,9 +246,10 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
     })
     .map_err(|error| pair.no_answer(node, &error))?;
     if NodeDisk::read(&pair.layout, node).fenced {
-        return Err(failed(format!(
-            "{node} takes writes and is still fenced on disk: run this again"
-        )));
+        return Err(failed(
+            Why::NotFenced,
+            format!("{node} takes writes and is still fenced on disk: run this again"),
+        ));
     }
     let name = rows
         .into_iter()
@@ -253,7 +258,12 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
     let timeline = name
         .flatten()
         .and_then(|name| u32::from_str_radix(&name, 16).ok());
-    timeline.ok_or_else(|| failed(format!("{node} does not tell its timeline")))
+    timeline.ok_or_else(|| {
+        failed(
+            Why::ServerFailed,
+            format!("{node} does not tell its timeline"),
+        )
+    })
 }
 
 /// Goes back after a promotion that failed, if it is certain that it does not
@@ -278,12 +288,15 @@ fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(
 }
 
 fn not_known(pair: &Pair, there: &Move, trouble: &Error) -> Error {
-    failed(format!(
-        "{trouble}; {} is fenced, and {} could not be promoted: see docker logs {}, then run this again",
-        there.from,
-        there.to,
-        pair.layout.container(there.to)
-    ))
+    failed(
+        trouble.why(),
+        format!(
+            "{trouble}; {} is fenced, and {} could not be promoted: see docker logs {}, then run this again",
+            there.from,
+            there.to,
+            pair.layout.container(there.to)
+        ),
+    )
 }
 
 /// Gives the old primary its right back. The standby is fenced, and nobody has
@@ -303,7 +316,10 @@ fn roll_back(pair: &Pair, held: &Held, there: &Move, trouble: Error) -> Error {
 
 fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Error> {
     if !NodeDisk::read(&pair.layout, there.to).fenced {
-        return Err(failed(format!("{} is no standby any more", there.to)));
+        return Err(failed(
+            Why::WrongRole,
+            format!("{} is no standby any more", there.to),
+        ));
     }
     // What was started with the fence, or is still stopping, is no primary.
     if pair.is_no_primary(there.from) {
@@ -322,19 +338,28 @@ fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Error> {
 /// # Errors
 ///
 /// Says how much is missing.
-pub fn has_room(pair: &Pair, node: Node) -> Result<(), String> {
+pub fn has_room(pair: &Pair, node: Node) -> Result<(), Error> {
     /// A few WAL segments.
     const NEEDED: u64 = 64 * 1024 * 1024;
     let place = pair.layout.data(node);
     match files::in_data(&pair.layout, node, Folder::free_bytes) {
         Ok(Some(free)) if free >= NEEDED => Ok(()),
-        Ok(Some(free)) => Err(format!(
-            "{} has {} MB free, and {} MB are needed: free some",
-            place.display(),
-            free >> 20,
-            NEEDED >> 20
+        Ok(Some(free)) => Err(refused(
+            Why::NoSpace,
+            format!(
+                "{} has {} MB free, and {} MB are needed: free some",
+                place.display(),
+                free >> 20,
+                NEEDED >> 20
+            ),
         )),
-        Ok(None) => Err(format!("{} is not there", place.display())),
-        Err(error) => Err(format!("{}: {error}", place.display())),
+        Ok(None) => Err(refused(
+            Why::FileUnusable,
+            format!("{} is not there", place.display()),
+        )),
+        Err(error) => Err(refused(
+            Why::FileUnusable,
+            format!("{}: {error}", place.display()),
+        )),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::docker;
-use super::error::{Error, failed};
+use super::error::{Error, Why, failed};
 use super::failure_detector::{
     Container, Decision, GRACE, Primary, Processes, Standby, Witnesses, decide,
 };
@@ -101,7 +101,12 @@ impl Watch {
     pub fn of(pair: &Pair, node: Node) -> Result<Watch, Error> {
         let now = Instant::now();
         let pulse = Pulse::start();
-        let pulse = pulse.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+        let pulse = pulse.map_err(|error| {
+            failed(
+                Why::NoResources,
+                format!("no thread can be started: {error}"),
+            )
+        })?;
         Ok(Watch {
             node,
             primary: Session::with(pair.server(node), ANSWER_AT_MOST),

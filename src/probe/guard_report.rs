@@ -114,6 +114,8 @@ pub struct Report {
     pub detail: Option<String>,
     /// Why a primary that does not answer is not replaced.
     pub reason: Option<WaitReason>,
+    /// Why it cannot do what it would have to, in a word.
+    pub blocked: Option<String>,
     /// `async`, `sync` or `strict`.
     pub mode: String,
     /// Every acknowledged commit is on the standby's disk.
@@ -183,6 +185,9 @@ impl Report {
         if let Some(reason) = self.reason {
             text.push_str(&format!(" reason={}", reason.word()));
         }
+        if let Some(word) = &self.blocked {
+            text.push_str(&format!(" blocked={word}"));
+        }
         text.push('\n');
         text.push_str(self.detail.as_deref().unwrap_or_default());
         text
@@ -195,6 +200,7 @@ impl Report {
             state: value_of(line, "state")?.to_owned(),
             detail: Some(detail.to_owned()).filter(|it| !it.is_empty()),
             reason: value_of(line, "reason").and_then(WaitReason::named),
+            blocked: value_of(line, "blocked").filter(is_word).map(str::to_owned),
             mode: value_of(line, "mode")?.to_owned(),
             synchronous: value_of(line, "synchronous")? == "true",
             paused_until: value_of(line, "paused_until").and_then(|it| it.parse().ok()),
@@ -207,6 +213,12 @@ impl Report {
     pub fn age(&self) -> Duration {
         Duration::from_millis(now_ms().saturating_sub(self.at_ms))
     }
+}
+
+/// Words of another version are taken too; what is none is not.
+fn is_word(text: &&str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (1..=40).contains(&text.len()) && text.bytes().all(plain)
 }
 
 fn now_ms() -> u64 {
@@ -227,6 +239,7 @@ mod tests {
             state: "blocked".to_owned(),
             detail: Some("a \"word\"\n".to_owned()),
             reason: Some(WaitReason::HostOverloaded),
+            blocked: Some("would_lose".to_owned()),
             paused_until: Some(7),
             ..Report::default()
         };

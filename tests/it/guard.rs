@@ -334,6 +334,10 @@ fn guard_that_replaced_too_many_refuses(pair: &Deployment, primary: &str) {
     let report = report(pair).expect("it answers");
     let detail = report["detail"].as_str().expect("a detail");
     assert!(detail.contains("within the last hour"), "{detail}");
+    assert_eq!(report["reason"], "too_many_failovers");
+    let told = metrics(pair);
+    let blocked = "pgpair_guard_blocked{reason=\"too_many_failovers\"} 1";
+    assert!(told.iter().any(|it| it == blocked), "{told:?}");
     pair.each("start", &[primary]);
     guard.says("state", "watching");
     pair.has_primary(primary);

@@ -63,6 +63,7 @@ fn healthy_primary_moves_there_and_back_without_losing_a_row() {
     let primary = killed_switchover_is_completed_by_the_next(&pair, primary);
     standby_that_cannot_replay_leaves_the_primary_where_it_is(&pair, primary);
     playbooks_do_the_same(&pair, primary);
+    machines_are_told_how_it_ended(&pair, primary);
     pair.site(&[]).changed_nothing();
 }
 
@@ -74,6 +75,20 @@ fn what_cannot_be_done_is_refused_and_nothing_is_touched(pair: &Deployment) {
     pair.is_told(&["switchover", "c"], 2, &["no node \"c\"", "a and b"]);
     pair.is_told(&["rejoin", "a"], 3, &["refused: a is the primary"]);
     pair.is_told(&["failover"], 3, &["answers", "pgpair switchover"]);
+    for (arguments, outcome, reason) in [
+        (&["rejoin", "a"][..], "refused", "is_primary"),
+        (&["failover"], "refused", "primary_answers"),
+    ] {
+        let said = pair.ends(arguments, 3);
+        assert_eq!(said["outcome"], outcome, "{said}");
+        assert_eq!(said["reason"], reason, "{said}");
+    }
+    let said = pair.ends(&["switchover", "--dry-run"], 0);
+    assert_eq!(said["outcome"], "planned", "{said}");
+    assert!(
+        said["steps"].as_array().is_some_and(|it| it.len() > 2),
+        "{said}"
+    );
     // The engine is this host's, whatever the caller has exported; it is asked
     // through its client, which has to be there.
     let plan = process::run(
@@ -260,6 +275,19 @@ fn playbooks_do_the_same(pair: &Deployment, primary: &str) {
     pair.play("failover.yml", &[])
         .refused(&["refused: ", "answers", "pgpair switchover"]);
     drill_without_a_guard_measures_the_command(pair, other(primary));
+}
+
+fn machines_are_told_how_it_ended(pair: &Deployment, primary: &str) {
+    pair.has_primary(primary);
+    let said = pair.ends(&["switchover"], 0);
+    assert_eq!(said["outcome"], "done", "{said}");
+    assert_eq!(said["primary"], other(primary), "{said}");
+    assert!(said["timeline"].as_u64() > Some(1), "{said}");
+    assert!(said["gap_ms"].as_u64() > Some(0), "{said}");
+    assert!(said["reason"].is_null(), "{said}");
+    let again = pair.ends(&["switchover", other(primary)], 0);
+    assert_eq!(again["outcome"], "nothing", "{again}");
+    pair.has_primary(other(primary));
 }
 
 fn drill_without_a_guard_measures_the_command(pair: &Deployment, primary: &str) {

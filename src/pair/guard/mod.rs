@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::state::Memory;
 use self::sync_controller::{Act, Keeper, Seen, Standby};
-use super::error::{Error, failed, refused};
+use super::error::{Error, Why, failed, refused};
 use super::failure_detector::Decision;
 use super::files::{self, Disks};
 use super::host::{Pair, START_AT_MOST};
@@ -62,8 +62,12 @@ pub struct Options {
 /// Refuses a folder that is not the pair's.
 pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
     files::is_the_pairs(&pair.layout)?;
-    state::pause(&pair.layout, state::now() + length.as_secs().max(1))
-        .map_err(|error| refused(format!("the pause cannot be written: {error}")))?;
+    state::pause(&pair.layout, state::now() + length.as_secs().max(1)).map_err(|error| {
+        refused(
+            Why::FileUnusable,
+            format!("the pause cannot be written: {error}"),
+        )
+    })?;
     pair.say(&format!(
         "the guard replaces no primary for {length:?}: pgpair guard resume ends that"
     ));
@@ -77,8 +81,12 @@ pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
 /// Refuses a folder that is not the pair's.
 pub fn resume(pair: &Pair) -> Result<(), Error> {
     files::is_the_pairs(&pair.layout)?;
-    state::resume(&pair.layout)
-        .map_err(|error| refused(format!("the pause cannot be removed: {error}")))?;
+    state::resume(&pair.layout).map_err(|error| {
+        refused(
+            Why::FileUnusable,
+            format!("the pause cannot be removed: {error}"),
+        )
+    })?;
     pair.say("the guard is on watch");
     Ok(())
 }
@@ -95,14 +103,18 @@ pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
     let open = open.write(true).create(true).truncate(false).mode(0o600);
     let alone = open
         .open(&path)
-        .map_err(|error| refused(format!("{}: {error}", path.display())))?;
+        .map_err(|error| refused(Why::FileUnusable, format!("{}: {error}", path.display())))?;
     if flock(&alone, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(refused("another guard is at work on this pair"));
+        return Err(refused(Why::Busy, "another guard is at work on this pair"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
-    ctrlc::set_handler(move || told.store(true, Ordering::Relaxed))
-        .map_err(|error| failed(format!("signals cannot be handled: {error}")))?;
+    ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).map_err(|error| {
+        failed(
+            Why::NoResources,
+            format!("signals cannot be handled: {error}"),
+        )
+    })?;
     let mut guard = Guard::new(pair, options);
     log::info!(
         "guard state=started prefix={} mode={} confirm_ms={} max_failovers={}",
@@ -131,7 +143,7 @@ struct Guard<'a> {
     /// When something that did not work may be tried again.
     not_before: Option<Instant>,
     /// Why nothing can be done, as it was told last.
-    blocked: Option<String>,
+    blocked: Option<(Why, String)>,
     /// Why a primary that does not answer is not replaced, as it was told last.
     waits: Option<WaitReason>,
     paused: bool,
@@ -226,9 +238,10 @@ impl<'a> Guard<'a> {
     fn seen(&self, node: Node, row: &Row) -> Result<Seen, Error> {
         let cell = |index: usize| row.get(index).and_then(Option::as_deref);
         let Some(end) = cell(0).and_then(|text| text.parse().ok()) else {
-            return Err(failed(format!(
-                "{node} is the primary on disk and runs as a standby: restart it"
-            )));
+            return Err(failed(
+                Why::WrongRole,
+                format!("{node} is the primary on disk and runs as a standby: restart it"),
+            ));
         };
         Ok(Seen {
             end,
@@ -290,10 +303,13 @@ impl<'a> Guard<'a> {
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let recent = self.memory.recent(state::now());
         if recent >= self.options.max_failovers {
-            return Err(refused(format!(
-                "{from} is dead, and {recent} primaries were replaced within the last hour: \
+            return Err(refused(
+                Why::TooManyFailovers,
+                format!(
+                    "{from} is dead, and {recent} primaries were replaced within the last hour: \
                  see why, then run pgpair failover"
-            )));
+                ),
+            ));
         }
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
             return Ok(Look::Waits);
@@ -392,15 +408,17 @@ impl<'a> Guard<'a> {
     }
 
     fn told_of_trouble(&mut self, trouble: Option<Error>) {
-        let text = trouble.map(|trouble| trouble.to_string());
-        if text == self.blocked {
+        let blocked = trouble.map(|error| (error.why(), error.to_string()));
+        if blocked == self.blocked {
             return;
         }
-        match &text {
-            Some(text) => self.event("blocked", &[("cause", text)]),
+        match &blocked {
+            Some((why, text)) => {
+                self.event("blocked", &[("reason", why.word()), ("cause", text)]);
+            }
             None => self.event("unblocked", &[]),
         }
-        self.blocked = text;
+        self.blocked = blocked;
     }
 
     fn report(&mut self, paused_until: Option<u64>) {
@@ -414,7 +432,9 @@ impl<'a> Guard<'a> {
         let waits = self
             .waits
             .map(|reason| format!("the primary {}", reason.sentence()));
-        report.detail = self.blocked.clone().or(waits);
+        let blocked = self.blocked.as_ref();
+        report.blocked = blocked.map(|(why, _)| why.word().to_owned());
+        report.detail = blocked.map(|(_, text)| text.clone()).or(waits);
         report.reason = self.waits;
         report.paused_until = paused_until;
         tell(self.pair, &mut report);

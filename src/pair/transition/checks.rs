@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::pair::error::{Error, refused};
+use crate::pair::error::{Error, Why, refused};
 use crate::pair::host::{Pair, SQL_AT_MOST, until};
 use crate::pair::layout::{MOUNT, Node};
 use crate::pair::local_client::Row;
@@ -61,10 +61,13 @@ pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Er
     };
     if let Some(row) = ask(BACKUPS).first() {
         let pid = cell(row, 0);
-        return Err(refused(format!(
-            "a base backup is being taken from {from} (pid {pid}): wait until it has ended, or end it \
+        return Err(refused(
+            Why::BaseBackup,
+            format!(
+                "a base backup is being taken from {from} (pid {pid}): wait until it has ended, or end it \
              (SELECT pg_terminate_backend({pid}))"
-        )));
+            ),
+        ));
     }
     let mut met = archiving(from, &ask(ARCHIVING))?;
     let receivers = RECEIVERS.replace("$NAME", &format!("'{}'", pair.layout.slot(from.other())));
@@ -96,8 +99,12 @@ pub fn cut_silent_receivers_off(pair: &Pair, from: Node) -> Result<(), Error> {
     let receivers = RECEIVERS.replace("$NAME", &format!("'{slot}'"));
     let sql = format!("SELECT pg_terminate_backend(pid) FROM ({receivers}) silent");
     let cut = pair.server(from).rows(&sql, SQL_AT_MOST);
-    cut.map(drop)
-        .map_err(|error| refused(format!("the primary {from} does not answer ({error})")))
+    cut.map(drop).map_err(|error| {
+        refused(
+            Why::PrimarySilent,
+            format!("the primary {from} does not answer ({error})"),
+        )
+    })
 }
 
 /// Returns the process that sends WAL to the standby, by its id on the host.
@@ -185,9 +192,12 @@ fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Error> {
     let what =
         format!("archiving of {from} {word}: {waiting} files wait, the first for {seconds} s");
     if seconds > ARCHIVED_WITHIN_S {
-        return Err(refused(format!(
-            "{what}: mend archive_command (SELECT * FROM pg_stat_archiver), as a switchover would leave a gap in the archive"
-        )));
+        return Err(refused(
+            Why::ArchiveStalled,
+            format!(
+                "{what}: mend archive_command (SELECT * FROM pg_stat_archiver), as a switchover would leave a gap in the archive"
+            ),
+        ));
     }
     Ok(vec![format!(
         "{what}: it is not waited for, and {} archives what {from} has not",
@@ -203,9 +213,12 @@ fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Error> {
     if pids.is_empty() {
         return Ok(());
     }
-    Err(refused(format!(
-        "processes {pids:?} of {node} are frozen (kill -CONT lets them go on): it cannot be stopped cleanly"
-    )))
+    Err(refused(
+        Why::ProcessesFrozen,
+        format!(
+            "processes {pids:?} of {node} are frozen (kill -CONT lets them go on): it cannot be stopped cleanly"
+        ),
+    ))
 }
 
 /// Refuses a primary of which a backend runs a program (COPY … PROGRAM, or a
@@ -228,10 +241,13 @@ fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Error> {
         let inner = process_table::inner_pid(backend).unwrap_or(backend);
         // Terminating the backend would crash the server, of which the program
         // becomes a child.
-        return Err(refused(format!(
-            "the backend {inner} of {node} runs a program, as by COPY … PROGRAM: wait until it has ended, or end the \
+        return Err(refused(
+            Why::ProgramRuns,
+            format!(
+                "the backend {inner} of {node} runs a program, as by COPY … PROGRAM: wait until it has ended, or end the \
              program (kill {pid} on this host)"
-        )));
+            ),
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::journal::Move;
-use crate::pair::error::{Error, failed, refused};
+use crate::pair::error::{Error, Why, failed, refused};
 use crate::pair::files::{self, NodeDisk};
 use crate::pair::host::{Pair, Stop};
 use crate::pair::layout::Node;
@@ -95,10 +95,13 @@ pub fn accepted(pair: &Pair, there: &Move) -> Result<(), Error> {
         ));
         return Ok(());
     }
-    Err(refused(format!(
-        "{to} lacks {missing} of {from}{why}: start {from} again (docker start {}), or give up what is lost with --accept-loss",
-        pair.layout.container(from)
-    )))
+    Err(refused(
+        Why::WouldLose,
+        format!(
+            "{to} lacks {missing} of {from}{why}: start {from} again (docker start {}), or give up what is lost with --accept-loss",
+            pair.layout.container(from)
+        ),
+    ))
 }
 
 /// Finds what the standby lacks. The primary must be down.
@@ -165,7 +168,10 @@ fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Error> {
             (last, moved_at) = (now, Instant::now());
         }
         if moved_at.elapsed() > BRINGS_WITHIN {
-            return Err(failed(format!("{to} gets no further than {last:?}")));
+            return Err(failed(
+                Why::NotReplayed,
+                format!("{to} gets no further than {last:?}"),
+            ));
         }
         thread::sleep(STILL_FOR / 10);
     }
@@ -197,10 +203,18 @@ fn end_of_replay(pair: &Pair, to: Node, within: Duration) -> Result<Lsn, Error> 
             break;
         }
         if began.elapsed() > within {
-            return Err(failed(format!("{to} still replays after {within:?}")));
+            return Err(failed(
+                Why::NotReplayed,
+                format!("{to} still replays after {within:?}"),
+            ));
         }
         thread::sleep(STILL_FOR / 10);
     }
     let end = last.parse();
-    end.map_err(|_| failed(format!("{to} does not tell how far it has replayed")))
+    end.map_err(|_| {
+        failed(
+            Why::ServerFailed,
+            format!("{to} does not tell how far it has replayed"),
+        )
+    })
 }

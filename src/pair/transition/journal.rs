@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::pair::error::{Error, failed, refused};
+use crate::pair::error::{Error, Why, failed, refused};
 use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
 use crate::runtime::text::value_of;
@@ -139,9 +139,10 @@ impl Held {
     /// Refuses while another command has it, and a folder that is not the pair's.
     pub fn take(layout: &Layout, command: &str) -> Result<Held, Error> {
         Held::lock(layout, command)?.map_err(|holder| {
-            refused(format!(
-                "pgpair {holder} is at work on this pair: wait until it has ended"
-            ))
+            refused(
+                Why::Busy,
+                format!("pgpair {holder} is at work on this pair: wait until it has ended"),
+            )
         })
     }
 
@@ -158,7 +159,8 @@ impl Held {
     fn lock(layout: &Layout, command: &str) -> Result<Result<Held, String>, Error> {
         files::is_the_pairs(layout)?;
         let path = layout.file(LOCK);
-        let cannot = |error: io::Error| refused(format!("{}: {error}", path.display()));
+        let cannot =
+            |error: io::Error| refused(Why::FileUnusable, format!("{}: {error}", path.display()));
         let mut open = OpenOptions::new();
         let open = open.read(true).write(true).create(true).truncate(false);
         let mut file = open.mode(0o600).open(&path).map_err(cannot)?;
@@ -198,8 +200,12 @@ impl Held {
     /// Refuses if the disk does not take it.
     pub fn record(&self, step: &Move) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        files::replace(&path, step.to_string().as_bytes(), 0o600)
-            .map_err(|error| refused(format!("cannot write {}: {error}", path.display())))
+        files::replace(&path, step.to_string().as_bytes(), 0o600).map_err(|error| {
+            refused(
+                Why::FileUnusable,
+                format!("cannot write {}: {error}", path.display()),
+            )
+        })
     }
 
     /// Forgets the move: it is done, or rolled back.
@@ -211,7 +217,12 @@ impl Held {
         let path = self.layout.file(JOURNAL);
         files::absent(fs::remove_file(&path))
             .and_then(|()| files::sync_folder(self.layout.root()))
-            .map_err(|error| failed(format!("cannot remove {}: {error}", path.display())))
+            .map_err(|error| {
+                failed(
+                    Why::FileUnusable,
+                    format!("cannot remove {}: {error}", path.display()),
+                )
+            })
     }
 }
 
@@ -223,10 +234,13 @@ impl Held {
 pub fn read(layout: &Layout) -> Result<Option<Move>, Error> {
     let path = layout.file(JOURNAL);
     let odd = |error: &dyn std::fmt::Display| {
-        refused(format!(
-            "{} cannot be read ({error}): remove it if no pgpair is at work",
-            path.display()
-        ))
+        refused(
+            Why::JournalUnreadable,
+            format!(
+                "{} cannot be read ({error}): remove it if no pgpair is at work",
+                path.display()
+            ),
+        )
     };
     match fs::read_to_string(&path) {
         Ok(text) => Move::parse(&text).map(Some).ok_or_else(|| odd(&"garbled")),

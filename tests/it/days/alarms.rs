@@ -139,8 +139,9 @@ fn clock_that_jumps_replaces_nobody(pair: &Deployment, primary: &str) {
         pair.has_primary(primary);
     }
     guard.says("state", "watching");
-    let said = report(pair).expect("it answers");
-    assert_eq!(said["failovers"], before, "the clock jumps");
+    // What was done more than an hour ago, by the clock, does not count any more.
+    let said = report(pair).expect("it answers")["failovers"].clone();
+    assert!(said.as_u64() <= before.as_u64(), "the clock jumps: {said}");
     guard.stop();
 }
 

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls, SimpleQueryMessage};
+use serde_json::Value;
 
 use super::deployment::{Deployment, required};
 use super::ms;
@@ -84,6 +85,15 @@ impl Deployment {
     pub fn is_told(&self, arguments: &[&str], code: i32, words: &[&str]) {
         let done = self.runs(arguments);
         told(&done, code, words);
+    }
+
+    /// Runs a command to its end; returns what it says to machines.
+    pub fn ends(&self, arguments: &[&str], code: i32) -> Value {
+        let done = self.runs(&[arguments, &["--json"]].concat());
+        assert_eq!(done.code(), code, "{done:?}");
+        assert_eq!(done.stderr, "", "{done:?}");
+        assert_eq!(done.stdout.lines().count(), 1, "{done:?}");
+        serde_json::from_str(&done.stdout).expect("JSON")
     }
 
     /// Starts a command and kills it once it has said `lines` lines. Returns the
