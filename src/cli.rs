@@ -71,7 +71,7 @@ impl From<ConfigError> for UsageError {
 }
 
 /// Every message of ours is shorter, in characters; the name of a file may not be.
-const MESSAGE_AT_MOST: usize = 900;
+const MAX_MESSAGE: usize = 900;
 
 fn usage(message: String) -> UsageError {
     // A value may contain a line break; the message is one line all the same.
@@ -79,7 +79,7 @@ fn usage(message: String) -> UsageError {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c });
     UsageError {
-        message: plain.take(MESSAGE_AT_MOST).collect(),
+        message: plain.take(MAX_MESSAGE).collect(),
         exit_code: exit::USAGE,
     }
 }

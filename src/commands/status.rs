@@ -16,7 +16,7 @@ pub const DEFAULT_PATH: &str = "/status";
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest reason that is shown, of one who may be anybody.
-const CAUSE_AT_MOST: usize = 200;
+const MAX_CAUSE: usize = 200;
 
 /// Time between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
         let refused = serde_json::from_slice::<Refused>(&answer.body);
         let why = refused.map_or_else(
             |_| "the answer is not a /status".to_owned(),
-            |it| text::printable(&it.detail, CAUSE_AT_MOST),
+            |it| text::printable(&it.detail, MAX_CAUSE),
         );
         eprintln!("pgpair: {why} (HTTP status {})", answer.status);
         return (String::new(), exit::NO_ANSWER);

@@ -8,7 +8,7 @@ use crate::runtime::read;
 
 /// The file of users. One that holds more than this is no such file.
 const FILE: &str = "/etc/passwd";
-const BYTES_AT_MOST: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A user of this system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Account {
 impl Account {
     /// Finds the user who runs this process; a container need not know one.
     pub fn of_process() -> Option<Account> {
-        let (_, bytes) = read::regular_file(Path::new(FILE), BYTES_AT_MOST).ok()?;
+        let (_, bytes) = read::regular_file(Path::new(FILE), MAX_BYTES).ok()?;
         Account::find(&bytes, rustix::process::geteuid().as_raw())
     }
 

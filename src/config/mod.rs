@@ -357,7 +357,7 @@ pub struct ConfigError {
 }
 
 /// A value longer than this is cut in an error.
-const SHOWN_AT_MOST: usize = 60;
+const MAX_SHOWN: usize = 60;
 
 impl ConfigError {
     /// Makes an error about `setting`; `value` is shown, so it is no secret.
@@ -368,7 +368,7 @@ impl ConfigError {
     ) -> ConfigError {
         ConfigError {
             setting: setting.into(),
-            value: value.map(|value| value.chars().take(SHOWN_AT_MOST).collect()),
+            value: value.map(|value| value.chars().take(MAX_SHOWN).collect()),
             problem: problem.into(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::value::{NODE_NAME_AT_MOST, is_node_name};
+use super::value::{MAX_NODE_NAME, is_node_name};
 use super::{ConfigError, NODES, Source};
 use crate::probe::observer::connect::Host;
 
@@ -66,7 +66,7 @@ fn default_names(hosts: &[Place], ports: &[u16]) -> Result<Vec<String>, ConfigEr
 /// Appends `-SUFFIX` to each name, which is cut where it becomes too long.
 fn with(names: &[String], suffixes: impl Iterator<Item = String>) -> Vec<String> {
     let suffixed = names.iter().zip(suffixes).map(|(name, suffix)| {
-        let room = NODE_NAME_AT_MOST - suffix.len() - 1;
+        let room = MAX_NODE_NAME - suffix.len() - 1;
         format!("{}-{suffix}", cut(name, room))
     });
     suffixed.collect()
@@ -87,12 +87,12 @@ fn name_of(host: &Host) -> String {
     };
     let name: String = called.chars().map(plain).collect();
     let first = name.split('.').next().unwrap_or_default();
-    let short = if name.len() > NODE_NAME_AT_MOST {
+    let short = if name.len() > MAX_NODE_NAME {
         first
     } else {
         &name
     };
-    let short = cut(short, NODE_NAME_AT_MOST);
+    let short = cut(short, MAX_NODE_NAME);
     match is_node_name(short) {
         true => short.to_owned(),
         false => "node".to_owned(),

@@ -18,10 +18,10 @@ use crate::probe::observer::connect::{ChannelBinding, Host, Password, Settings};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// No longer wait is needed: a watcher that is stuck is abandoned long before.
-const CONNECT_TIMEOUT_AT_MOST: u64 = 60;
+const MAX_CONNECT_TIMEOUT: u64 = 60;
 
 /// More hosts than this are not a pair any more; a mistake is likelier.
-const NODES_AT_MOST: usize = 16;
+const MAX_NODES: usize = 16;
 
 /// Reads every node's settings.
 pub(super) fn nodes(source: &Source<'_>) -> Result<Vec<(String, Settings)>, ConfigError> {
@@ -142,8 +142,8 @@ impl Given {
                  postgresql://user@primary,standby/postgres, or PGHOST",
             ));
         }
-        if count > NODES_AT_MOST {
-            return Err(self.error("host", format!("must name at most {NODES_AT_MOST} hosts")));
+        if count > MAX_NODES {
+            return Err(self.error("host", format!("must name at most {MAX_NODES} hosts")));
         }
         if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
             return Err(self.error("hostaddr", "must have as many entries as host"));
@@ -378,7 +378,7 @@ impl Given {
             .ok_or_else(|| self.error("connect_timeout", "must be a whole number of seconds"))?;
         // As in libpq, zero and less is "no limit"; a probe needs one.
         Ok(match u64::try_from(seconds) {
-            Ok(seconds @ 1..) => Duration::from_secs(seconds.min(CONNECT_TIMEOUT_AT_MOST)),
+            Ok(seconds @ 1..) => Duration::from_secs(seconds.min(MAX_CONNECT_TIMEOUT)),
             _ => CONNECT_TIMEOUT,
         })
     }

@@ -32,7 +32,7 @@ pub fn port(text: &str) -> Option<u16> {
 }
 
 /// The longest piece of a word that is repeated in an error.
-const SHOWN_AT_MOST: usize = 60;
+const MAX_SHOWN: usize = 60;
 
 /// Quotes a word of the command line for an error: cut where it is long, and not
 /// at all where it may be a connection string, which may hold a password.
@@ -40,16 +40,16 @@ pub fn shown(word: &str) -> String {
     if word.contains(['@', '=']) {
         return "\"…\"".to_owned();
     }
-    let shown: String = word.chars().take(SHOWN_AT_MOST).collect();
+    let shown: String = word.chars().take(MAX_SHOWN).collect();
     format!("{shown:?}")
 }
 
 /// Longest name of a node: that of a label in DNS.
-pub const NODE_NAME_AT_MOST: usize = 63;
+pub const MAX_NODE_NAME: usize = 63;
 
 /// Says whether `name` will do for a node: it stands in paths, logs and labels.
 pub fn is_node_name(name: &str) -> bool {
-    (1..=NODE_NAME_AT_MOST).contains(&name.len())
+    (1..=MAX_NODE_NAME).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -57,12 +57,12 @@ pub fn is_node_name(name: &str) -> bool {
 }
 
 /// Longest name of a host: that of DNS.
-const HOST_NAME_AT_MOST: usize = 253;
+const MAX_HOST_NAME: usize = 253;
 
 /// Says whether `name` can be a host's: letters, digits, `-`, `_` and `.`, no dot at
 /// either end.
 pub fn is_host_name(name: &str) -> bool {
-    name.len() <= HOST_NAME_AT_MOST
+    name.len() <= MAX_HOST_NAME
         && name.split('.').all(|label| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             !label.is_empty() && label.bytes().all(plain)

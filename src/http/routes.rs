@@ -62,7 +62,7 @@ pub const PATHS: [(&str, Subject); 26] = [
 const REPLICATION_STATES: [&str; 3] = ["streaming", "in archive recovery", "any"];
 
 /// The longest piece of a request that is repeated in a refusal.
-const ECHOED_AT_MOST: usize = 80;
+const MAX_ECHOED: usize = 80;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ pub fn unclear_length() -> Response {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().take(ECHOED_AT_MOST).collect()
+    text.chars().take(MAX_ECHOED).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::control::Control;
 use crate::runtime::{exit, logging, threads};
 
 /// Time between two looks. The gate turns at least as often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After so many looks without a turn it is stuck. A busy machine delays one or two;
 /// while the whole process stands still, no look is taken either.
@@ -32,7 +32,7 @@ pub fn start(control: &Arc<Control>) -> io::Result<()> {
                 break;
             }
             drop(control);
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         if control.strong_count() == 0 {
             return;

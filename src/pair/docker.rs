@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use crate::runtime::process::{self, Outcome, ProcessError};
 
 /// Longest for a question, on a host that is very busy.
-const ASK_AT_MOST: Duration = Duration::from_secs(15);
+const MAX_ASK: Duration = Duration::from_secs(15);
 
 /// Longest for starting, killing or removing a container.
-const ACT_AT_MOST: Duration = Duration::from_secs(60);
+const MAX_ACT: Duration = Duration::from_secs(60);
 
 /// Time between two tries at what somebody else is doing already.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Longest for a clean stop beyond what the container is given: what Docker
 /// takes itself.
-const STOP_AT_MOST: Duration = Duration::from_secs(30);
+const MAX_STOP: Duration = Duration::from_secs(30);
 
 /// What went wrong with Docker.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Container {
 
 /// Has `docker inspect` print what [`parse`] reads.
 const FORMAT: &str = "--format={{.Id}}|{{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.State.Pid}}|{{.Image}}\
-    |{{.HostConfig.Memory}}|{{index .Config.Labels \"org.pgpair.project\"}}";
+    |{{.HostConfig.GuardState}}|{{index .Config.Labels \"org.pgpair.project\"}}";
 
 fn parse(line: &str) -> Option<Container> {
     let cells: Vec<&str> = line.split('|').collect();
@@ -93,7 +93,7 @@ fn parse(line: &str) -> Option<Container> {
 ///
 /// Fails if Docker does not answer.
 pub fn inspect(name: &str) -> Result<Option<Container>, DockerError> {
-    inspect_within(name, ASK_AT_MOST)
+    inspect_within(name, MAX_ASK)
 }
 
 /// As [`inspect`], and waits no longer than this.
@@ -127,7 +127,7 @@ pub fn stop(name: &str, within: Duration) -> Result<(), DockerError> {
     let stopped = act(
         "stop",
         &["stop", "--time", &seconds, name],
-        within + STOP_AT_MOST,
+        within + MAX_STOP,
     );
     unless_it_is(&["no such container"], stopped)
 }
@@ -139,7 +139,7 @@ pub fn stop(name: &str, within: Duration) -> Result<(), DockerError> {
 /// Fails if Docker does not do it in time.
 pub fn kill(name: &str) -> Result<(), DockerError> {
     let told = ["no such container", "is not running"];
-    unless_it_is(&told, act("kill", &["kill", name], ACT_AT_MOST))
+    unless_it_is(&told, act("kill", &["kill", name], MAX_ACT))
 }
 
 /// Starts a container; one that runs goes on.
@@ -148,7 +148,7 @@ pub fn kill(name: &str) -> Result<(), DockerError> {
 ///
 /// Fails if Docker does not do it in time.
 pub fn start(name: &str) -> Result<(), DockerError> {
-    act("start", &["start", name], ACT_AT_MOST)
+    act("start", &["start", name], MAX_ACT)
 }
 
 /// Thaws a container.
@@ -157,7 +157,7 @@ pub fn start(name: &str) -> Result<(), DockerError> {
 ///
 /// Fails if Docker does not do it in time.
 pub fn unpause(name: &str) -> Result<(), DockerError> {
-    act("unpause", &["unpause", name], ACT_AT_MOST)
+    act("unpause", &["unpause", name], MAX_ACT)
 }
 
 /// Removes a container, running or not; none is no error. One that is being
@@ -168,9 +168,9 @@ pub fn unpause(name: &str) -> Result<(), DockerError> {
 ///
 /// Fails if Docker does not do it in time.
 pub fn remove(name: &str) -> Result<(), DockerError> {
-    let limit = Instant::now() + ACT_AT_MOST;
+    let limit = Instant::now() + MAX_ACT;
     loop {
-        let removed = act("rm", &["rm", "--force", "--volumes", name], ACT_AT_MOST);
+        let removed = act("rm", &["rm", "--force", "--volumes", name], MAX_ACT);
         match unless_it_is(&["no such container"], removed) {
             Err(DockerError::Said(_, text))
                 if text.contains("already in progress") && Instant::now() < limit =>

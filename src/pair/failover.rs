@@ -11,14 +11,14 @@ use super::layout::Node;
 use super::switchover::{can_be_promoted, take_up};
 use super::transition::journal::{Held, Kind, Move, Step};
 use super::transition::{self, Moved};
-use super::witnesses::{LOOK_EVERY, Watch};
+use super::witnesses::{POLL_INTERVAL, Watch};
 
 /// A primary whose container runs is given up after being silent for this long:
 /// longer than a crashed server takes to be started again.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// Longest until the witnesses agree.
-const CONFIRM_AT_MOST: Duration = Duration::from_secs(20);
+const MAX_CONFIRM: Duration = Duration::from_secs(20);
 
 /// A standby that takes longer than this to say that it can be promoted would
 /// make no better primary than one that is alive.
@@ -94,7 +94,7 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
         accept_loss,
         ran,
     };
-    transition::carry_out(pair, held, there)
+    transition::run(pair, held, there)
 }
 
 /// Sees that the primary is dead, or silent with nobody to say that it lives.
@@ -117,7 +117,7 @@ fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
                 ));
             }
             Decision::Replace => break,
-            Decision::Wait(reason) if began.elapsed() > CONFIRM_AT_MOST || reason.is_life() => {
+            Decision::Wait(reason) if began.elapsed() > MAX_CONFIRM || reason.is_life() => {
                 return Err(refused(
                     Why::PrimaryMayLive,
                     format!(
@@ -127,7 +127,7 @@ fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
                     ),
                 ));
             }
-            _ => thread::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())),
+            _ => thread::sleep(POLL_INTERVAL.saturating_sub(looked.elapsed())),
         }
     }
     pair.say(&format!(

@@ -21,16 +21,16 @@ use crate::pg::lsn::Lsn;
 use crate::runtime::threads::{self, lock};
 
 /// Longest for a question to a server that is well.
-pub const SQL_AT_MOST: Duration = Duration::from_secs(5);
+pub const MAX_SQL: Duration = Duration::from_secs(5);
 
 /// Longest for a server to start and let us in: a crash recovery may be in it.
-pub const START_AT_MOST: Duration = Duration::from_secs(120);
+pub const MAX_START: Duration = Duration::from_secs(120);
 
 /// Time between two looks at something that is about to happen.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest for an engine that is being restarted, while nobody is primary.
-const ENGINE_BACK_AT_MOST: Duration = Duration::from_secs(30);
+const MAX_ENGINE_BACK: Duration = Duration::from_secs(30);
 
 /// Time between two tries to reach it.
 const ASK_ENGINE_EVERY: Duration = Duration::from_millis(250);
@@ -50,17 +50,17 @@ const STOP_NOW: Duration = Duration::from_secs(1);
 
 /// Longest for a primary to write down that it is shut down. A checkpoint was
 /// made a moment before.
-const SHUT_DOWN_AT_MOST: Duration = Duration::from_secs(10);
+const MAX_SHUT_DOWN: Duration = Duration::from_secs(10);
 
 /// Longest that senders of WAL to others than the standby hold that up.
-const SENDERS_AT_MOST: Duration = Duration::from_secs(1);
+const MAX_SENDERS: Duration = Duration::from_secs(1);
 
 /// What is left of a primary that is shut down ends by itself within this, or is
 /// killed.
-const LEFT_AT_MOST: Duration = Duration::from_millis(300);
+const MAX_LEFT: Duration = Duration::from_millis(300);
 
 /// Longest until what was killed is gone.
-const KILL_AT_MOST: Duration = Duration::from_secs(15);
+const MAX_KILL: Duration = Duration::from_secs(15);
 
 /// A pair on this host.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl Pair {
     ///
     /// Fails if it does not answer, or says no.
     pub fn value(&self, node: Node, sql: &str) -> Result<String, Error> {
-        let answer = self.server(node).value(sql, SQL_AT_MOST);
+        let answer = self.server(node).value(sql, MAX_SQL);
         answer.map_err(|error| self.no_answer(node, &error))
     }
 
@@ -346,7 +346,7 @@ impl Pair {
                 if self.is_no_primary(node) {
                     self.kill_what_is_left(node);
                 }
-                stopping.end_within(KILL_AT_MOST);
+                stopping.end_within(MAX_KILL);
                 Err(trouble)
             }
         }
@@ -361,10 +361,10 @@ impl Pair {
         stopping: &mut Stopping,
     ) -> Result<Lsn, Error> {
         let began = Instant::now();
-        let limit = began + SHUT_DOWN_AT_MOST;
+        let limit = began + MAX_SHUT_DOWN;
         loop {
             let pids = self.processes(node)?;
-            if sender.is_some() && began.elapsed() > SENDERS_AT_MOST {
+            if sender.is_some() && began.elapsed() > MAX_SENDERS {
                 // One whose receiver takes nothing holds up the last checkpoint.
                 let others = |pid: &u32| {
                     sender != Some(*pid) && process_table::title_of(*pid).contains("walsender")
@@ -384,11 +384,11 @@ impl Pair {
                 }
                 _ if Instant::now() > limit => {
                     format!(
-                        "processes {pids:?} still work in its data after {SHUT_DOWN_AT_MOST:?}: docker logs {name}"
+                        "processes {pids:?} still work in its data after {MAX_SHUT_DOWN:?}: docker logs {name}"
                     )
                 }
                 _ => {
-                    thread::sleep(LOOK_EVERY);
+                    thread::sleep(POLL_INTERVAL);
                     continue;
                 }
             };
@@ -409,9 +409,9 @@ impl Pair {
     pub fn end_what_is_left(&self, node: Node, shut_down: &ShutDown) -> Result<(), Error> {
         let since = shut_down.fenced_at;
         let left = || self.at_work_since_before(node, since);
-        let limit = Instant::now() + LEFT_AT_MOST;
+        let limit = Instant::now() + MAX_LEFT;
         while !left()?.is_empty() && Instant::now() < limit {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         let pids = left()?;
         if !pids.is_empty() {
@@ -419,7 +419,7 @@ impl Pair {
                 "killing what is left of {node}: the processes {pids:?} wait for others"
             ));
         }
-        let limit = Instant::now() + KILL_AT_MOST;
+        let limit = Instant::now() + MAX_KILL;
         loop {
             let pids = left()?;
             if pids.is_empty() {
@@ -432,7 +432,7 @@ impl Pair {
                     format!("processes {pids:?} of {node} cannot be killed"),
                 ));
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         let disk = NodeDisk::read(&self.layout, node);
         if disk.control()?.ended == Ended::InProduction {
@@ -480,7 +480,7 @@ impl Pair {
         let container = self.layout.container(node);
         // A frozen container must be thawed to end.
         let mut stopping = Stopping::begin(container, Stop::Now)?;
-        let limit = since + KILL_AT_MOST;
+        let limit = since + MAX_KILL;
         loop {
             let left = self.at_work_since_before(node, since)?;
             if left.is_empty() {
@@ -493,9 +493,9 @@ impl Pair {
                 ));
             }
             self.signal(node, &left, Signal::KILL)?;
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
-        stopping.end_within(KILL_AT_MOST);
+        stopping.end_within(MAX_KILL);
         Ok(())
     }
 
@@ -512,13 +512,13 @@ impl Pair {
 
     /// Waits until no process works in a node's data.
     fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Error> {
-        let limit = Instant::now() + STOP_GENTLY + KILL_AT_MOST;
+        let limit = Instant::now() + STOP_GENTLY + MAX_KILL;
         loop {
             let done = stopping.outcome();
             let pids = self.at_work(node)?;
             match done {
                 _ if pids.is_empty() => return Ok(()),
-                None if Instant::now() < limit => thread::sleep(LOOK_EVERY),
+                None if Instant::now() < limit => thread::sleep(POLL_INTERVAL),
                 None => {
                     return Err(failed(
                         Why::NotStopped,
@@ -597,7 +597,7 @@ impl Pair {
     ///
     /// Fails with what Docker said last.
     pub fn start_at_last(&self, node: Node) -> Result<(), Error> {
-        until(ENGINE_BACK_AT_MOST, || {
+        until(MAX_ENGINE_BACK, || {
             let started = self.start(node);
             started.inspect_err(|_| thread::sleep(ASK_ENGINE_EVERY))
         })
@@ -610,7 +610,7 @@ impl Pair {
     /// Fails with what it said last.
     pub fn answers(&self, node: Node, within: Duration) -> Result<(), Error> {
         let server = self.server(node);
-        let asked = until(within, || server.value("SELECT 1", SQL_AT_MOST));
+        let asked = until(within, || server.value("SELECT 1", MAX_SQL));
         asked
             .map(drop)
             .map_err(|error| self.no_answer(node, &error))
@@ -716,7 +716,7 @@ pub fn until<T, E>(within: Duration, mut attempt: impl FnMut() -> Result<T, E>) 
     let limit = Instant::now() + within;
     loop {
         match attempt() {
-            Err(_) if Instant::now() < limit => thread::sleep(LOOK_EVERY),
+            Err(_) if Instant::now() < limit => thread::sleep(POLL_INTERVAL),
             outcome => return outcome,
         }
     }

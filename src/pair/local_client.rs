@@ -18,8 +18,8 @@ use crate::runtime::text::printable;
 use crate::runtime::threads;
 
 /// Longest text of a server's that is told, in characters, and longest value.
-const TEXT_AT_MOST: usize = 500;
-const VALUE_AT_MOST: usize = 8192;
+const MAX_TEXT: usize = 500;
+const MAX_VALUE: usize = 8192;
 
 /// One row: each cell as text, or NULL.
 pub type Row = Vec<Option<String>>;
@@ -54,7 +54,7 @@ impl fmt::Display for SqlError {
         match self {
             SqlError::Silent(within) => write!(f, "no answer within {within:?}"),
             SqlError::Gone(text) | SqlError::NotYet(text) | SqlError::Said(text) => {
-                f.write_str(&printable(&text.replace('\n', " "), TEXT_AT_MOST))
+                f.write_str(&printable(&text.replace('\n', " "), MAX_TEXT))
             }
         }
     }
@@ -211,7 +211,7 @@ fn cells(message: &SimpleQueryMessage) -> Option<Row> {
     let SimpleQueryMessage::Row(row) = message else {
         return None;
     };
-    let cell = |index| row.get(index).map(|text| printable(text, VALUE_AT_MOST));
+    let cell = |index| row.get(index).map(|text| printable(text, MAX_VALUE));
     Some((0..row.len()).map(cell).collect())
 }
 

@@ -13,10 +13,10 @@ use crate::pg::data_dir::Place;
 use crate::runtime::threads;
 
 /// Longest for a look at all processes.
-const LOOK_AT_MOST: Duration = Duration::from_secs(2);
+const MAX_LOOK: Duration = Duration::from_secs(2);
 
 /// Looks that may hang at once, each on a file system that is dead.
-const HUNG_AT_MOST: usize = 4;
+const MAX_HUNG: usize = 4;
 static LOOKING: AtomicUsize = AtomicUsize::new(0);
 
 /// A share of the last 10 s, in percent, in which something waited for the
@@ -51,7 +51,7 @@ pub struct Whose {
 /// Lists the processes that are at work for somebody; nothing if that cannot be
 /// told in time: somebody may be.
 pub fn at_work(whose: Whose) -> Option<Vec<u32>> {
-    if LOOKING.load(Ordering::Relaxed) >= HUNG_AT_MOST {
+    if LOOKING.load(Ordering::Relaxed) >= MAX_HUNG {
         return None;
     }
     let (found, look) = channel();
@@ -64,7 +64,7 @@ pub fn at_work(whose: Whose) -> Option<Vec<u32>> {
         LOOKING.fetch_sub(1, Ordering::Relaxed);
         return None;
     }
-    look.recv_timeout(LOOK_AT_MOST).ok()?
+    look.recv_timeout(MAX_LOOK).ok()?
 }
 
 fn list(whose: &Whose) -> Option<Vec<u32>> {

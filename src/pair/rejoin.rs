@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::docker::{self, OneShot};
 use super::error::{Error, Why, failed, refused};
 use super::files::{self, Disks, NodeDisk};
-use super::host::{Pair, SQL_AT_MOST, START_AT_MOST, Stop, docker_failed};
+use super::host::{MAX_SQL, MAX_START, Pair, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
 use super::local_client::SqlError;
 use super::transition;
@@ -21,14 +21,14 @@ use crate::pg::wal;
 
 /// A standby that neither streams nor gets any further for this long never
 /// will: its WAL receiver tries every 5 s.
-const QUIET_AT_MOST: Duration = Duration::from_secs(12);
+const MAX_QUIET: Duration = Duration::from_secs(12);
 
 /// Longest until a standby streams that does get further.
-const STREAM_AT_MOST: Duration = Duration::from_secs(3600);
+const MAX_STREAM: Duration = Duration::from_secs(3600);
 
 /// Longest for a rewind and for a copy of all data.
-const REWIND_AT_MOST: Duration = Duration::from_secs(3600);
-const COPY_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+const MAX_REWIND: Duration = Duration::from_secs(3600);
+const MAX_COPY: Duration = Duration::from_secs(24 * 3600);
 
 /// What lies beside the data: being rewound, being copied, and kept.
 const ASIDE: &str = "pgdata.rewind";
@@ -41,7 +41,7 @@ const ROOM_BESIDE: u64 = 256 * 1024 * 1024;
 /// How often a node is started that is found stopped.
 const STARTS: usize = 2;
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs crash recovery in the data and makes it follow the source. A lock file
 /// of the dead server would name process 1, which lives in this container too.
@@ -133,7 +133,7 @@ impl Job<'_> {
              SELECT pg_create_physical_replication_slot('{slot}', true) \
                WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')"
         );
-        let asked = self.pair.server(self.primary).rows(&sql, SQL_AT_MOST);
+        let asked = self.pair.server(self.primary).rows(&sql, MAX_SQL);
         asked
             .map(drop)
             .map_err(|error| self.pair.no_answer(self.primary, &error))
@@ -226,7 +226,7 @@ impl Job<'_> {
                     last = position;
                     moved_at = Instant::now();
                 }
-                Err(SqlError::NotYet(_)) if began.elapsed() < START_AT_MOST => {
+                Err(SqlError::NotYet(_)) if began.elapsed() < MAX_START => {
                     moved_at = Instant::now();
                 }
                 // A stop that was under way when it was started has come about.
@@ -236,7 +236,7 @@ impl Job<'_> {
                 }
                 _ => {}
             }
-            if moved_at.elapsed() > QUIET_AT_MOST || began.elapsed() > STREAM_AT_MOST {
+            if moved_at.elapsed() > MAX_QUIET || began.elapsed() > MAX_STREAM {
                 return Err(failed(
                     Why::NotStreaming,
                     format!(
@@ -245,7 +245,7 @@ impl Job<'_> {
                     ),
                 ));
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -262,7 +262,7 @@ impl Job<'_> {
     fn position(&self) -> Result<String, SqlError> {
         let sql = "SELECT coalesce(pg_last_wal_replay_lsn()::text, '') \
                    || coalesce(pg_last_wal_receive_lsn()::text, '')";
-        self.pair.server(self.node).value(sql, SQL_AT_MOST)
+        self.pair.server(self.node).value(sql, MAX_SQL)
     }
 
     /// Rewinds the data, which is away from its place meanwhile: without its
@@ -271,7 +271,7 @@ impl Job<'_> {
         let (pair, node) = (self.pair, self.node);
         pair.stop(node, Stop::Soon)?;
         // The rewind looks for the primary's timeline in its control file.
-        let checkpoint = pair.server(self.primary).rows("CHECKPOINT", START_AT_MOST);
+        let checkpoint = pair.server(self.primary).rows("CHECKPOINT", MAX_START);
         checkpoint.map_err(|error| pair.no_answer(self.primary, &error))?;
         self.rename(PGDATA, ASIDE)?;
         pair.say(&format!(
@@ -283,7 +283,7 @@ impl Job<'_> {
             REWIND,
             "none",
             vec![(source, "/run/source", true)],
-            REWIND_AT_MOST,
+            MAX_REWIND,
         );
         if let Err(trouble) = done {
             // What was rewound in part is of use to nobody but an archaeologist.
@@ -319,7 +319,7 @@ impl Job<'_> {
         );
         // By the primary's own address: pg_hba lets replication in from the nodes alone.
         let network = format!("container:{}", pair.layout.container(self.primary));
-        self.run_tool(&script, &network, Vec::new(), COPY_AT_MOST)?;
+        self.run_tool(&script, &network, Vec::new(), MAX_COPY)?;
         if !NodeDisk::read(&pair.layout, node).empty {
             self.set_aside(PGDATA)?;
         }
@@ -413,8 +413,8 @@ impl Job<'_> {
              WHERE slot_name = '{slot}' AND NOT active"
         );
         // It streams before it lets anybody in.
-        self.pair.answers(self.node, START_AT_MOST)?;
-        let dropped = self.pair.server(self.node).rows(&sql, SQL_AT_MOST);
+        self.pair.answers(self.node, MAX_START)?;
+        let dropped = self.pair.server(self.node).rows(&sql, MAX_SQL);
         dropped.map_err(|error| self.pair.no_answer(self.node, &error))?;
         forget_old_data(self.pair, self.node);
         Ok(())

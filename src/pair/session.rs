@@ -12,7 +12,7 @@ use crate::runtime::threads::{self, lock};
 
 /// Threads that may wait for one server at once. A frozen one holds them until it
 /// goes on or ends.
-const WAITING_AT_MOST: usize = 3;
+const MAX_WAITING: usize = 3;
 
 /// A session, and what is known of who is at its other end.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Session {
         };
         // One process of the server may hang while all others work.
         if self.worker.as_ref().is_some_and(late)
-            && self.waiting.load(Ordering::Relaxed) < WAITING_AT_MOST
+            && self.waiting.load(Ordering::Relaxed) < MAX_WAITING
         {
             self.worker = None;
         }

@@ -25,10 +25,10 @@ use crate::runtime::threads;
 const NAME: &str = ".s.PGSQL.5432";
 
 /// Longest answer to one question. Ours are a few rows.
-const ANSWER_AT_MOST: usize = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
 
 /// Longest until the driver has connected to us.
-const DRIVER_AT_MOST: Timespec = Timespec {
+const MAX_DRIVER: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
@@ -119,7 +119,7 @@ fn own_folder(layout: &Layout) -> io::Result<PathBuf> {
 
 fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
     let mut coming = [PollFd::new(listener, PollFlags::IN)];
-    if poll(&mut coming, Some(&DRIVER_AT_MOST))? == 0 {
+    if poll(&mut coming, Some(&MAX_DRIVER))? == 0 {
         return Err(ErrorKind::TimedOut.into());
     }
     Ok(listener.accept()?.0)
@@ -144,7 +144,7 @@ fn pass_on(mut driver: &UnixStream, mut server: &UnixStream) -> io::Result<()> {
         if answers {
             let bytes = server.read(&mut buffer)?;
             answered += bytes;
-            if bytes == 0 || answered > ANSWER_AT_MOST {
+            if bytes == 0 || answered > MAX_ANSWER {
                 return Ok(());
             }
             driver.write_all(&buffer[..bytes])?;
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 0);
 
         // As often as one asks, but not without end.
-        let (bytes, mut asked) = (vec![7; ANSWER_AT_MOST], [0; 1]);
+        let (bytes, mut asked) = (vec![7; MAX_ANSWER], [0; 1]);
         for _ in 0..3 {
             driver.write_all(b"?").expect("it takes it");
             far.read_exact(&mut asked).expect("it is asked");

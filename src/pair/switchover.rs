@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use super::error::{Error, Why, refused};
 use super::files::Disks;
-use super::host::{Pair, START_AT_MOST, until};
+use super::host::{MAX_START, Pair, until};
 use super::layout::Node;
 use super::transition::checks;
 use super::transition::journal::{self, Held, Kind, Move, Step};
 use super::transition::{self, Moved};
 
 /// A standby may be this far behind: what it replays in well under a second.
-const BEHIND_AT_MOST: u64 = 16 * 1024 * 1024;
+const MAX_BEHIND: u64 = 16 * 1024 * 1024;
 
 /// How long it is waited for it to be no further behind.
-const CATCH_UP_AT_MOST: Duration = Duration::from_secs(10);
+const MAX_CATCH_UP: Duration = Duration::from_secs(10);
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Error> {
         from.other()
     ));
     // What the stop would else have to write, it writes while writes go on.
-    let checkpoint = pair.server(from).rows("CHECKPOINT", START_AT_MOST);
+    let checkpoint = pair.server(from).rows("CHECKPOINT", MAX_START);
     checkpoint.map_err(|error| {
         refused(
             Why::NoCheckpoint,
@@ -84,7 +84,7 @@ pub fn switchover(pair: &Pair, options: &Options) -> Result<Done, Error> {
         accept_loss: false,
         ran: true,
     };
-    transition::carry_out(pair, &held, there).map(Done::Moved)
+    transition::run(pair, &held, there).map(Done::Moved)
 }
 
 /// Takes up what a killed command left.
@@ -99,7 +99,7 @@ pub fn take_up(pair: &Pair, held: &Held, unfinished: Move) -> Result<Moved, Erro
         unfinished.from,
         unfinished.to
     ));
-    transition::carry_out(pair, held, unfinished)
+    transition::run(pair, held, unfinished)
 }
 
 fn dry_run(pair: &Pair, options: &Options) -> Result<Done, Error> {
@@ -162,7 +162,7 @@ fn is_well(pair: &Pair, from: Node) -> Result<(), Error> {
         }
         transition::has_room(pair, node)?;
     }
-    until(CATCH_UP_AT_MOST, || has_caught_up(pair, from))?;
+    until(MAX_CATCH_UP, || has_caught_up(pair, from))?;
     can_be_promoted(pair, to)
 }
 
@@ -175,7 +175,7 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Error> {
     );
     let behind = pair
         .server(from)
-        .value(&sql, super::host::SQL_AT_MOST)
+        .value(&sql, super::host::MAX_SQL)
         .map_err(|error| {
             refused(
                 Why::PrimarySilent,
@@ -183,7 +183,7 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Error> {
             )
         })?;
     match behind.parse::<u64>() {
-        Ok(bytes) if bytes <= BEHIND_AT_MOST => Ok(()),
+        Ok(bytes) if bytes <= MAX_BEHIND => Ok(()),
         Ok(bytes) => Err(refused(
             Why::StandbyBehind,
             format!(
@@ -209,7 +209,7 @@ pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Error> {
                current_setting('recovery_min_apply_delay')";
     let row = pair
         .server(to)
-        .row(sql, super::host::SQL_AT_MOST)
+        .row(sql, super::host::MAX_SQL)
         .map_err(|error| {
             refused(
                 Why::StandbySilent,

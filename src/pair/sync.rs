@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 
 use super::error::{Error, Why, failed};
 use super::files;
-use super::host::{Pair, SQL_AT_MOST};
+use super::host::{MAX_SQL, Pair};
 use super::layout::{Layout, Node};
 use crate::runtime::text::value_of;
 
@@ -166,7 +166,7 @@ pub fn set_names(pair: &Pair, node: Node, wait: bool) -> Result<(), Error> {
         "SELECT pg_reload_conf()".to_owned(),
     ] {
         server
-            .rows(&sql, SQL_AT_MOST)
+            .rows(&sql, MAX_SQL)
             .map_err(|error| pair.no_answer(node, &error))?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use self::journal::{Held, Kind, Move, Step};
 use super::error::{Error, Why, failed, refused};
 use super::files::{self, NodeDisk};
-use super::host::{Pair, START_AT_MOST, Stop, Stopping, until};
+use super::host::{MAX_START, Pair, Stop, Stopping, until};
 use super::layout::Node;
 use super::{process_table, rejoin, sync};
 use crate::pg::data_dir::Folder;
@@ -21,21 +21,21 @@ use crate::pg::lsn::Lsn;
 /// In which a standby that has caught up a moment ago must replay the rest: it is
 /// given up when it gets no further for the shorter time, and after the longer.
 /// On a host that is overloaded a new segment alone may take seconds.
-const STILL_AT_MOST: Duration = Duration::from_secs(2);
-const CATCH_UP_AT_MOST: Duration = Duration::from_secs(3);
+const MAX_STILL: Duration = Duration::from_secs(2);
+const MAX_CATCH_UP: Duration = Duration::from_secs(3);
 const OVERLOADED: u32 = 4;
 
 /// Longest for a question while nobody is primary.
-const ASK_AT_MOST: Duration = Duration::from_millis(500);
+const MAX_ASK: Duration = Duration::from_millis(500);
 
 /// Longest for a standby that answered a moment ago to do so again, while the old
 /// primary could be started instead.
-const ANSWER_AT_MOST: Duration = Duration::from_secs(3);
+const MAX_ANSWER: Duration = Duration::from_secs(3);
 
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest for a promotion: it writes and flushes one segment of WAL.
-const PROMOTE_AT_MOST: Duration = Duration::from_secs(15);
+const MAX_PROMOTE: Duration = Duration::from_secs(15);
 
 /// What came of a move.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct Moved {
 /// # Errors
 ///
 /// Fails if it had to be rolled back, or could not be, and says which.
-pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
+pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
     // A roll-back that was not finished may have taken the fence away already.
     if there.step == Step::Promoting && NodeDisk::read(&pair.layout, there.from).may_write() {
         there.step = Step::Stopping;
@@ -64,7 +64,7 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Err
     let mut stopping = None;
     if there.step == Step::Stopping {
         held.record(&there)?;
-        match hand_over(pair, &there) {
+        match stop_old_primary(pair, &there) {
             Ok(under_way) => stopping = Some(under_way),
             Err(trouble) => return Err(roll_back(pair, held, &there, trouble)),
         }
@@ -73,7 +73,7 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Err
         there.step = Step::Promoting;
         if let Err(trouble) = held.record(&there) {
             if let Some(stopping) = &mut stopping {
-                stopping.end_within(ANSWER_AT_MOST);
+                stopping.end_within(MAX_ANSWER);
             }
             return Err(roll_back(pair, held, &there, trouble));
         }
@@ -83,9 +83,9 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Err
             return Err(not.trouble.on_the_way());
         }
         if let Some(stopping) = &mut stopping {
-            stopping.end_within(ANSWER_AT_MOST);
+            stopping.end_within(MAX_ANSWER);
         }
-        retreat(pair, held, &there, not)?;
+        abort_promotion(pair, held, &there, not)?;
     }
     let timeline = takes_writes(pair, there.to).map_err(Error::on_the_way)?;
     let gap = began.map(|began| began.elapsed());
@@ -118,21 +118,20 @@ pub fn carry_out(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Err
 }
 
 /// Ends the old primary for certain and proves that the new one has everything.
-fn hand_over(pair: &Pair, there: &Move) -> Result<Stopping, Error> {
+fn stop_old_primary(pair: &Pair, there: &Move) -> Result<Stopping, Error> {
     match there.kind {
-        Kind::Switchover => hand_over_cleanly(pair, there.from, there.to),
+        Kind::Switchover => stop_old_primary_cleanly(pair, there.from, there.to),
         Kind::Failover => {
             let mut stopping = pair.stop_and_fence(there.from, Stop::Now)?;
             pair.say(&format!("{} is stopped and fenced", there.from));
             // It is started again then: a stop that is under way would end it.
-            data_loss::accepted(pair, there)
-                .inspect_err(|_| stopping.end_within(ANSWER_AT_MOST))?;
+            data_loss::accepted(pair, there).inspect_err(|_| stopping.end_within(MAX_ANSWER))?;
             Ok(stopping)
         }
     }
 }
 
-fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Error> {
+fn stop_old_primary_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Error> {
     let sender = checks::sender_of_standby(pair, from);
     let mut shut_down = pair.shut_down_and_fence(from, sender)?;
     pair.say(&format!("{from} is stopped and fenced"));
@@ -142,7 +141,7 @@ fn hand_over_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stopping, Erro
     if let Err(trouble) = proven {
         // It is started again: what is left of it is in the way.
         pair.kill_what_is_left(from);
-        shut_down.stopping.end_within(ANSWER_AT_MOST);
+        shut_down.stopping.end_within(MAX_ANSWER);
         return Err(trouble);
     }
     Ok(shut_down.stopping)
@@ -159,7 +158,7 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Err
         false => 1,
     };
     loop {
-        let asked = server.value("SELECT pg_last_wal_replay_lsn()", ASK_AT_MOST);
+        let asked = server.value("SELECT pg_last_wal_replay_lsn()", MAX_ASK);
         let replayed: Option<Lsn> = asked.ok().and_then(|text| text.parse().ok());
         if replayed.is_some_and(|replayed| replayed > end) {
             break;
@@ -167,8 +166,8 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Err
         if replayed.is_some() && replayed != last {
             (last, moved_at) = (replayed, Instant::now());
         }
-        let still = moved_at.elapsed() > STILL_AT_MOST * times;
-        if still || began.elapsed() > CATCH_UP_AT_MOST * times {
+        let still = moved_at.elapsed() > MAX_STILL * times;
+        if still || began.elapsed() > MAX_CATCH_UP * times {
             return Err(failed(
                 Why::NotReplayed,
                 format!(
@@ -177,7 +176,7 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Err
                 ),
             ));
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
     pair.say(&format!("{to} has everything up to {from}'s end at {end}"));
     Ok(())
@@ -199,12 +198,12 @@ fn promote(pair: &Pair, there: &Move, first: bool) -> Result<(), NotPromoted> {
     };
     // There is a way back, as long as nobody knows more of it.
     let patience = match first && there.ran {
-        true => ANSWER_AT_MOST,
-        false => START_AT_MOST,
+        true => MAX_ANSWER,
+        false => MAX_START,
     };
     let server = pair.server(node);
     let recovering = || {
-        let answer = server.value("SELECT pg_is_in_recovery()", ANSWER_AT_MOST);
+        let answer = server.value("SELECT pg_is_in_recovery()", MAX_ANSWER);
         answer.map_err(|error| pair.no_answer(node, &error))
     };
     let answer = recovering().or_else(|_| {
@@ -217,15 +216,15 @@ fn promote(pair: &Pair, there: &Move, first: bool) -> Result<(), NotPromoted> {
         return Ok(());
     }
     sync::before_promotion(pair, node).map_err(not_told)?;
-    let sql = format!("SELECT pg_promote(true, {})", PROMOTE_AT_MOST.as_secs());
-    let promoted = server.value(&sql, PROMOTE_AT_MOST + ANSWER_AT_MOST);
+    let sql = format!("SELECT pg_promote(true, {})", MAX_PROMOTE.as_secs());
+    let promoted = server.value(&sql, MAX_PROMOTE + MAX_ANSWER);
     match promoted {
         Ok(yes) if yes == "t" => Ok(()),
         // Without its fence there is no way back for it.
         _ if !NodeDisk::read(&pair.layout, node).fenced => Ok(()),
         Ok(_) => Err(failed(
             Why::NotPromoted,
-            format!("{node} was not promoted within {PROMOTE_AT_MOST:?}"),
+            format!("{node} was not promoted within {MAX_PROMOTE:?}"),
         )),
         Err(error) => Err(pair.no_answer(node, &error)),
     }
@@ -241,8 +240,8 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
     // A transactional message needs no table, and its commit is flushed.
     let sql = "BEGIN; SELECT pg_logical_emit_message(true, 'pgpair', ''); COMMIT; \
                SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
-    let rows = until(START_AT_MOST, || {
-        pair.server(node).rows(sql, super::host::SQL_AT_MOST)
+    let rows = until(MAX_START, || {
+        pair.server(node).rows(sql, super::host::MAX_SQL)
     })
     .map_err(|error| pair.no_answer(node, &error))?;
     if NodeDisk::read(&pair.layout, node).fenced {
@@ -269,7 +268,7 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
 /// Goes back after a promotion that failed, if it is certain that it does not
 /// come about after all; if it has, all is well. The old primary is started
 /// first, and then whoever is in its way.
-fn retreat(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(), Error> {
+fn abort_promotion(pair: &Pair, held: &Held, there: &Move, not: NotPromoted) -> Result<(), Error> {
     if !not.told {
         return Err(roll_back(pair, held, there, not.trouble));
     }
@@ -328,7 +327,7 @@ fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Error> {
     pair.unfence(there.from)?;
     if there.ran {
         pair.start_at_last(there.from)?;
-        pair.answers(there.from, START_AT_MOST)?;
+        pair.answers(there.from, MAX_START)?;
     }
     held.forget()
 }

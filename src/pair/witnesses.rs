@@ -20,13 +20,13 @@ use super::session::{Answer, Session};
 use crate::pg::control_file::Ended;
 
 /// Time between two looks.
-pub const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longest for an answer that counts.
-pub const ANSWER_AT_MOST: Duration = Duration::from_secs(2);
+pub const MAX_ANSWER: Duration = Duration::from_secs(2);
 
 /// Docker answers in less on a host that is well.
-const ENGINE_AT_MOST: Duration = Duration::from_secs(2);
+const MAX_ENGINE: Duration = Duration::from_secs(2);
 
 /// An idle server that lives does something within this: its writers wake up
 /// every few seconds, and the health check needs a process every two.
@@ -109,8 +109,8 @@ impl Watch {
         })?;
         Ok(Watch {
             node,
-            primary: Session::with(pair.server(node), ANSWER_AT_MOST),
-            standby: Session::with(pair.server(node.other()), ANSWER_AT_MOST),
+            primary: Session::with(pair.server(node), MAX_ANSWER),
+            standby: Session::with(pair.server(node.other()), MAX_ANSWER),
             pulse,
             looked_at: now,
             was_alive: false,
@@ -149,11 +149,11 @@ impl Watch {
         self.primary
             .ask(&question(&pair.layout.slot(self.node.other())));
         self.standby.ask(STANDBY);
-        let until = Instant::now() + LOOK_EVERY;
+        let until = Instant::now() + POLL_INTERVAL;
         let answer = self.primary.answer(until);
         let heard = self
             .standby
-            .answer(until.min(Instant::now() + LOOK_EVERY / 2));
+            .answer(until.min(Instant::now() + POLL_INTERVAL / 2));
         self.note_standby(heard);
         let row = self.note(answer);
         if row.is_some() {
@@ -224,12 +224,12 @@ impl Watch {
             return Decision::Unconfirmed;
         }
         let asked = Instant::now();
-        let found = docker::inspect_within(&pair.layout.container(self.node), ENGINE_AT_MOST);
+        let found = docker::inspect_within(&pair.layout.container(self.node), MAX_ENGINE);
         seen.container = match found {
             Err(_) => Container::Unknown,
             Ok(found) => state_of(found),
         };
-        let engine_late = asked.elapsed() > ENGINE_AT_MOST / 2;
+        let engine_late = asked.elapsed() > MAX_ENGINE / 2;
         seen.processes = self.processes(pair);
         seen.shut_down = is_shut_down(pair, self.node);
         let late = engine_late || self.pulse.was_late_since(since);
@@ -247,7 +247,7 @@ impl Watch {
     /// What is known without asking anybody else.
     fn cheap_witnesses(&self, known_for: Duration) -> Witnesses {
         let now = Instant::now();
-        let young = LOOK_EVERY + ANSWER_AT_MOST;
+        let young = POLL_INTERVAL + MAX_ANSWER;
         let said = self.standby_says.as_ref();
         let said = said.filter(|said| now.duration_since(said.arrived) < young);
         Witnesses {
@@ -309,7 +309,7 @@ fn state_of(found: Option<docker::Container>) -> Container {
 fn meaning(answer: Answer) -> (Primary, Option<Row>) {
     match answer.rows {
         // An answer to an old question says nothing of now, but that it lives.
-        Ok(_) if answer.arrived - answer.asked > ANSWER_AT_MOST => (Primary::Speaks, None),
+        Ok(_) if answer.arrived - answer.asked > MAX_ANSWER => (Primary::Speaks, None),
         Ok(rows) => (
             Primary::Answers,
             Some(rows.into_iter().next().unwrap_or_default()),

@@ -21,16 +21,16 @@ use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// A folder of PostgreSQL's holds fewer names than this.
-const NAMES_AT_MOST: usize = 1_000_000;
+const MAX_NAMES: usize = 1_000_000;
 
 /// A tree is gone through no deeper than this: PostgreSQL's own is five deep.
-const DEPTH_AT_MOST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// Longest for removing a tree, which somebody may be filling.
-const REMOVE_AT_MOST: Duration = Duration::from_secs(600);
+const MAX_REMOVE: Duration = Duration::from_secs(600);
 
 /// Longest for adding up the sizes in a tree.
-const ADD_UP_AT_MOST: Duration = Duration::from_secs(120);
+const MAX_ADD_UP: Duration = Duration::from_secs(120);
 
 /// Tries to find a name that is free.
 const NAME_TRIES: usize = 8;
@@ -220,7 +220,7 @@ impl Folder {
         let mut seen = 0;
         for entry in Dir::read_from(&self.fd)? {
             seen += 1;
-            if seen > NAMES_AT_MOST {
+            if seen > MAX_NAMES {
                 return Err(io::Error::other("it holds too many files"));
             }
             let entry = entry?;
@@ -351,7 +351,7 @@ impl Folder {
     ///
     /// Fails if something of it stays.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        let limit = Instant::now() + REMOVE_AT_MOST;
+        let limit = Instant::now() + MAX_REMOVE;
         let mut trees = vec![name.to_owned()];
         while let Some(tree) = trees.pop() {
             match unlinkat(&self.fd, tree.as_str(), AtFlags::empty()) {
@@ -361,7 +361,7 @@ impl Folder {
             }
             loop {
                 let inside = self.open_anyhow(&self.fd, tree.as_bytes())?;
-                self.clear(&inside, DEPTH_AT_MOST, &mut trees, limit)?;
+                self.clear(&inside, MAX_DEPTH, &mut trees, limit)?;
                 match unlinkat(&self.fd, tree.as_str(), AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => break,
                     // Somebody puts more there.
@@ -434,7 +434,7 @@ impl Folder {
     ///
     /// Fails if that takes too long.
     pub fn used_bytes(&self) -> io::Result<u64> {
-        add_up(&self.fd, DEPTH_AT_MOST, Instant::now() + ADD_UP_AT_MOST)
+        add_up(&self.fd, MAX_DEPTH, Instant::now() + MAX_ADD_UP)
     }
 
     /// Returns the bytes that are free where it is.

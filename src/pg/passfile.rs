@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::runtime::read;
 
 /// A password file holds a few lines; anything larger is something else.
-const BYTES_AT_MOST: u64 = 1024 * 1024;
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Permission bits of group and others, none of which may be set.
 const OTHERS: u32 = 0o077;
@@ -164,10 +164,10 @@ pub fn read(path: &Path) -> Result<Entries, PassfileError> {
     if about.file_type().is_char_device() && about.rdev() == NULL_DEVICE {
         return Ok(Entries::default());
     }
-    if !about.is_file() || about.len() > BYTES_AT_MOST {
+    if !about.is_file() || about.len() > MAX_BYTES {
         return Err(PassfileError::NoPassfile(path.to_owned()));
     }
-    let (about, bytes) = read::regular_file(path, BYTES_AT_MOST).map_err(unreadable)?;
+    let (about, bytes) = read::regular_file(path, MAX_BYTES).map_err(unreadable)?;
     if is_exposed(
         about.mode(),
         about.uid(),

@@ -20,7 +20,7 @@ const SECOND_FAMILY: Duration = Duration::from_millis(100);
 
 /// Look-ups under way at once, in threads of their own. musl gives one up after 5 s,
 /// so that a name server which is silent about one family would collect them.
-const THREADS_AT_MOST: usize = 8;
+const MAX_THREADS: usize = 8;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -56,7 +56,7 @@ fn in_both_families(name: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// Asks in a thread of its own, or here if there can be none.
 fn ask(name: String, family: AddrFamily, told: Sender<Found>) {
-    let is_free = THREADS.fetch_add(1, Ordering::Relaxed) < THREADS_AT_MOST;
+    let is_free = THREADS.fetch_add(1, Ordering::Relaxed) < MAX_THREADS;
     let (again, here) = (name.clone(), told.clone());
     let begun = is_free
         && threads::spawn("resolve".to_owned(), move || {

@@ -23,7 +23,7 @@ const RECORD_HEADER: u64 = 24;
 const CHECKSUM_AT: usize = 20;
 
 /// PostgreSQL writes no longer record.
-const RECORD_AT_MOST: u64 = 1020 * 1024 * 1024;
+const MAX_RECORD: u64 = 1020 * 1024 * 1024;
 
 /// Flags of a page: it begins with the rest of a record, and that record was
 /// given up and is to be skipped.
@@ -31,7 +31,7 @@ const CONTINUES: u16 = 1;
 const OVERWRITES: u16 = 8;
 
 /// Longest for reading a log.
-const WALK_AT_MOST: Duration = Duration::from_secs(600);
+const MAX_WALK: Duration = Duration::from_secs(600);
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,10 +113,10 @@ pub fn walk(folder: &Folder, timeline: u32, system: u64, start: Lsn) -> Result<W
         commits: 0,
     };
     let mut before = None;
-    let limit = Instant::now() + WALK_AT_MOST;
+    let limit = Instant::now() + MAX_WALK;
     while let Some(record) = log.record(walk.end.0, before) {
         if Instant::now() > limit {
-            return Err(format!("reading it takes longer than {WALK_AT_MOST:?}"));
+            return Err(format!("reading it takes longer than {MAX_WALK:?}"));
         }
         walk.records += 1;
         walk.commits += u64::from(record.commits);
@@ -222,7 +222,7 @@ impl Log<'_> {
         let mut header = [0; RECORD_HEADER as usize];
         reader.read(self, &mut header[..4])?;
         let length = u64::from(u32_at(&header, 0)?);
-        if !(RECORD_HEADER..=RECORD_AT_MOST).contains(&length) {
+        if !(RECORD_HEADER..=MAX_RECORD).contains(&length) {
             return None;
         }
         reader.left = length - 4;

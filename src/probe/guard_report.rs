@@ -22,7 +22,7 @@ pub const STATES: [&str; 5] = ["watching", "waiting", "working", "paused", "bloc
 pub const STOPPED: &str = "stopped";
 
 /// No report is as long as this.
-const BYTES_AT_MOST: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// Why a primary that does not do what it is asked is not replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Report {
             opened => opened?,
         };
         let mut text = Vec::new();
-        file.take(BYTES_AT_MOST).read_to_end(&mut text)?;
+        file.take(MAX_BYTES).read_to_end(&mut text)?;
         let report = Report::parse(&String::from_utf8_lossy(&text));
         report
             .map(Some)

@@ -13,7 +13,7 @@ use crate::runtime::threads::{self, lock};
 pub const ABSENT: &str = "absent";
 
 /// Time between two looks: as often as it is written.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reads the guard's report over and over, on a thread of its own: a disk that
 /// does not answer holds up nobody else.
@@ -49,7 +49,7 @@ impl GuardWatch {
         let reader = Arc::clone(&watch);
         threads::spawn("guard".to_owned(), move || {
             loop {
-                thread::sleep(LOOK_EVERY);
+                thread::sleep(POLL_INTERVAL);
                 let read = read(&path);
                 *lock(&reader.last) = read;
             }

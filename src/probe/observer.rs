@@ -36,10 +36,10 @@ const POOL_PATIENCE: Duration = Duration::from_secs(60);
 const OFFER_OPTIONS_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Longest value that is read. Names are at most 63 bytes long.
-const VALUE_AT_MOST: usize = 64;
+const MAX_VALUE: usize = 64;
 
 /// Longest message of a server that is logged.
-const CAUSE_AT_MOST: usize = 500;
+const MAX_CAUSE: usize = 500;
 
 /// One node, and the observers that were made for it.
 pub struct NodeTarget {
@@ -350,7 +350,7 @@ fn tables(messages: Vec<SimpleQueryMessage>) -> Vec<Table> {
 }
 
 fn values(row: &SimpleQueryRow) -> Row {
-    let value = |column| Some(printable(row.try_get(column).ok()??, VALUE_AT_MOST));
+    let value = |column| Some(printable(row.try_get(column).ok()??, MAX_VALUE));
     (0..row.len()).map(value).collect()
 }
 
@@ -373,7 +373,7 @@ fn failure_of(error: &postgres::Error) -> Failure {
         ),
         None => by_cause(error),
     };
-    Failure::new(reason, detail).with_cause(printable(&chain(error), CAUSE_AT_MOST))
+    Failure::new(reason, detail).with_cause(printable(&chain(error), MAX_CAUSE))
 }
 
 /// The SQLSTATEs of PostgreSQL's documentation, appendix A.

@@ -12,7 +12,7 @@ use crate::runtime::threads::spawn;
 /// Abandoned watchers of a node that may still be stuck somewhere. Their
 /// sockets are shut down, so they end at once unless they hang elsewhere (in a
 /// name look-up, say); three of them are reason enough to wait for one to end.
-const ABANDONED_AT_MOST: usize = 3;
+const MAX_ABANDONED: usize = 3;
 
 /// Asks one node, over one connection at a time.
 pub trait Observer: Send {
@@ -95,7 +95,7 @@ fn abandon<A: Asker>(
     lane: usize,
     target: &Arc<dyn Target>,
 ) -> Result<(), String> {
-    if target.alive() > ABANDONED_AT_MOST {
+    if target.alive() > MAX_ABANDONED {
         return Err(format!("{} watchers have not ended yet", target.alive()));
     }
     let epoch = board.next_epoch(lane);

@@ -18,7 +18,7 @@ use super::threads;
 const QUEUE_LINES: usize = 256;
 
 /// Longest wait for the last lines at the end.
-const FLUSH_AT_MOST: Duration = Duration::from_millis(200);
+const MAX_FLUSH: Duration = Duration::from_millis(200);
 
 /// Lines handed over and not yet written.
 static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
@@ -54,7 +54,7 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
 
 /// Waits a moment for what was logged to be written.
 pub fn flush() {
-    let limit = Instant::now() + FLUSH_AT_MOST;
+    let limit = Instant::now() + MAX_FLUSH;
     while UNWRITTEN.load(Ordering::Acquire) > 0 && Instant::now() < limit {
         thread::sleep(Duration::from_millis(1));
     }

@@ -11,17 +11,17 @@ use super::text::printable;
 use super::threads;
 
 /// Time between two looks at whether a program has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is kept of what a program says: `docker inspect` says about 10 kB.
-const SAID_AT_MOST: u64 = 1024 * 1024;
+const MAX_SAID: u64 = 1024 * 1024;
 
 /// Longest wait for the rest of its words once it has ended. A program of its
 /// own that it left behind may hold the pipe open for ever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Longest line of a program's that is told, in characters.
-const WORDS_AT_MOST: usize = 500;
+const MAX_WORDS: usize = 500;
 
 /// How a program ended, and what it said.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Outcome {
     pub fn last_words(&self) -> String {
         let said = [&self.stderr, &self.stdout];
         let last = said.iter().find_map(|text| text.lines().last());
-        printable(last.unwrap_or("it said nothing").trim(), WORDS_AT_MOST)
+        printable(last.unwrap_or("it said nothing").trim(), MAX_WORDS)
     }
 }
 
@@ -96,7 +96,7 @@ fn wait(child: &mut Child, within: Duration) -> Option<ExitStatus> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < limit => thread::sleep(LOOK_EVERY),
+            Ok(None) if Instant::now() < limit => thread::sleep(POLL_INTERVAL),
             _ => return None,
         }
     }
@@ -107,7 +107,7 @@ fn collect(from: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Stri
     threads::spawn("said".to_owned(), move || {
         let mut bytes = Vec::new();
         if let Some(mut from) = from {
-            let _ = from.by_ref().take(SAID_AT_MOST).read_to_end(&mut bytes);
+            let _ = from.by_ref().take(MAX_SAID).read_to_end(&mut bytes);
             // What is beyond is read too: the program must not hang on it.
             let _ = io::copy(&mut from, &mut io::sink());
         }
@@ -153,6 +153,6 @@ mod tests {
             "head -c 3000000 /dev/zero | tr '\\0' x",
             Duration::from_secs(60),
         );
-        assert_eq!(done.expect("it ends").stdout.len() as u64, SAID_AT_MOST);
+        assert_eq!(done.expect("it ends").stdout.len() as u64, MAX_SAID);
     }
 }

@@ -17,18 +17,18 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use self::state::Memory;
-use self::sync_controller::{Act, Keeper, Seen, Standby};
+use self::state::GuardState;
+use self::sync_controller::{Act, Seen, Standby, SyncController};
 use super::error::{Error, Why, failed, refused};
 use super::failure_detector::Decision;
 use super::files::{self, Disks};
-use super::host::{Pair, START_AT_MOST};
+use super::host::{MAX_START, Pair};
 use super::layout::Node;
 use super::local_client::Row;
 use super::sync::{self, Mode, Promise};
 use super::transition::Moved;
 use super::transition::journal::{self, Held};
-use super::witnesses::{LOOK_EVERY, Watch};
+use super::witnesses::{POLL_INTERVAL, Watch};
 use super::{failover, rejoin, switchover};
 use crate::probe::guard_report::{Report, STOPPED, WaitReason};
 use crate::runtime::{process, threads};
@@ -37,7 +37,7 @@ use crate::runtime::{process, threads};
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest for the hook.
-const HOOK_AT_MOST: Duration = Duration::from_secs(30);
+const MAX_HOOK: Duration = Duration::from_secs(30);
 
 /// How the guard was told to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,8 +125,8 @@ pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
     );
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        guard.look();
-        thread::sleep(LOOK_EVERY.saturating_sub(began.elapsed()));
+        guard.tick();
+        thread::sleep(POLL_INTERVAL.saturating_sub(began.elapsed()));
     }
     tell(pair, &mut Report::now(STOPPED));
     log::info!("guard state=stopped");
@@ -136,7 +136,7 @@ pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
 struct Guard<'a> {
     pair: &'a Pair,
     options: Options,
-    memory: Memory,
+    memory: GuardState,
     started: Instant,
     /// Who was the primary at the last look, and how it does.
     primary: Option<Watched>,
@@ -149,25 +149,24 @@ struct Guard<'a> {
     paused: bool,
 }
 
-/// What a look came to.
-enum Look {
-    /// Nothing is known to be in the way.
-    Well,
-    /// It is not time yet to do, or to try again, what is to be done: what was
-    /// said last still holds.
-    Waits,
+/// What one round came to.
+enum Tick {
+    /// There was nothing to do, or it was done.
+    Idle,
+    /// Waiting (grace period or retry delay); the last reported state still applies.
+    Waiting,
 }
 
 /// The primary under watch.
 struct Watched {
     watch: Watch,
-    keeper: Keeper,
+    sync_controller: SyncController,
 }
 
 impl<'a> Guard<'a> {
     fn new(pair: &'a Pair, options: Options) -> Guard<'a> {
         Guard {
-            memory: Memory::read(&pair.layout),
+            memory: GuardState::read(&pair.layout),
             pair,
             options,
             started: Instant::now(),
@@ -180,23 +179,23 @@ impl<'a> Guard<'a> {
     }
 
     /// Looks once and does what has to be done.
-    fn look(&mut self) {
+    fn tick(&mut self) {
         let until = state::paused_until(&self.pair.layout, state::now());
         self.told_of_pause(until);
         match self.act(until.is_some()) {
-            Ok(Look::Well) => self.told_of_trouble(None),
-            Ok(Look::Waits) => {}
+            Ok(Tick::Idle) => self.told_of_trouble(None),
+            Ok(Tick::Waiting) => {}
             Err(trouble) => self.told_of_trouble(Some(trouble)),
         }
         self.report(until);
     }
 
-    fn act(&mut self, paused: bool) -> Result<Look, Error> {
+    fn act(&mut self, paused: bool) -> Result<Tick, Error> {
         if journal::read(&self.pair.layout)?.is_some() {
             // A primary on its way says nothing of itself.
             self.primary = None;
             if paused || !self.may_try() {
-                return Ok(Look::Waits);
+                return Ok(Tick::Waiting);
             }
             return self.finish_what_was_left();
         }
@@ -213,7 +212,7 @@ impl<'a> Guard<'a> {
         match look.decision {
             Decision::Replace if !paused && self.may_try() => self.replace(node),
             // What was said of it last holds until it answers.
-            _ => Ok(Look::Waits),
+            _ => Ok(Tick::Waiting),
         }
     }
 
@@ -229,7 +228,7 @@ impl<'a> Guard<'a> {
             let in_force = sync::proves(layout, node);
             self.primary = Some(Watched {
                 watch: Watch::of(self.pair, node)?,
-                keeper: Keeper::new(mode, limit, in_force, Instant::now()),
+                sync_controller: SyncController::new(mode, limit, in_force, Instant::now()),
             });
         }
         Ok(self.primary.as_mut().expect("made above"))
@@ -265,11 +264,11 @@ impl<'a> Guard<'a> {
             return Ok(());
         }
         let watched = self.watched(node)?;
-        let act = watched.keeper.next(seen, Instant::now());
+        let act = watched.sync_controller.next(seen, Instant::now());
         let promise = Promise {
             mode,
             primary: node,
-            in_force: watched.keeper.in_force(),
+            in_force: watched.sync_controller.in_force(),
         };
         if was != Some(promise) {
             // Taken back before commits stop to wait; given after they all do.
@@ -279,9 +278,11 @@ impl<'a> Guard<'a> {
             Act::Nothing => Ok(()),
             Act::Wait => sync::set_names(self.pair, node, true),
             Act::Settle => {
-                let settled = self.pair.server(node).rows("CHECKPOINT", START_AT_MOST);
+                let settled = self.pair.server(node).rows("CHECKPOINT", MAX_START);
                 if let Err(error) = settled {
-                    self.watched(node)?.keeper.not_settled(Instant::now());
+                    self.watched(node)?
+                        .sync_controller
+                        .not_settled(Instant::now());
                     return Err(self.pair.no_answer(node, &error));
                 }
                 Ok(())
@@ -299,7 +300,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Replaces a primary that was silent for long enough.
-    fn replace(&mut self, from: Node) -> Result<Look, Error> {
+    fn replace(&mut self, from: Node) -> Result<Tick, Error> {
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let recent = self.memory.recent(state::now());
         if recent >= self.options.max_failovers {
@@ -312,7 +313,7 @@ impl<'a> Guard<'a> {
             ));
         }
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
-            return Ok(Look::Waits);
+            return Ok(Tick::Waiting);
         };
         let silent = self.primary.as_ref().map(|it| it.watch.unserved());
         log::warn!(
@@ -324,22 +325,22 @@ impl<'a> Guard<'a> {
         self.moved("failover", moved)
     }
 
-    fn finish_what_was_left(&mut self) -> Result<Look, Error> {
+    fn finish_what_was_left(&mut self) -> Result<Tick, Error> {
         // A command that is at work has the lock: what was said last still holds.
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
-            return Ok(Look::Waits);
+            return Ok(Tick::Waiting);
         };
         let Some(left) = held.unfinished()? else {
-            return Ok(Look::Waits);
+            return Ok(Tick::Waiting);
         };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         let moved = self.at_work(|pair| switchover::take_up(pair, &held, left))?;
         self.moved("completed", moved)
     }
 
-    fn moved(&mut self, event: &str, moved: Moved) -> Result<Look, Error> {
+    fn moved(&mut self, event: &str, moved: Moved) -> Result<Tick, Error> {
         let (primary, old) = (moved.primary, moved.primary.other());
-        self.memory.owed = moved.alone.is_some().then_some(old);
+        self.memory.pending_rejoin = moved.alone.is_some().then_some(old);
         self.remember();
         let timeline = moved.timeline.to_string();
         self.event(
@@ -350,27 +351,27 @@ impl<'a> Guard<'a> {
             return Err(trouble);
         }
         self.event("rejoin", &[("node", old.name())]);
-        Ok(Look::Well)
+        Ok(Tick::Idle)
     }
 
     /// Brings back the node that a failover left behind.
-    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<Look, Error> {
-        if self.memory.owed != Some(primary.other()) {
-            return Ok(Look::Well);
+    fn bring_back(&mut self, primary: Node, paused: bool) -> Result<Tick, Error> {
+        if self.memory.pending_rejoin != Some(primary.other()) {
+            return Ok(Tick::Idle);
         }
         if paused || !self.may_try() {
-            return Ok(Look::Waits);
+            return Ok(Tick::Waiting);
         }
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
-            return Ok(Look::Waits);
+            return Ok(Tick::Waiting);
         };
         self.not_before = Some(Instant::now() + RETRY_AFTER);
         self.at_work(|pair| rejoin::rejoin(pair, primary.other(), rejoin::Extent::Whole))?;
         drop(held);
-        self.memory.owed = None;
+        self.memory.pending_rejoin = None;
         self.remember();
         self.event("rejoin", &[("node", primary.other().name())]);
-        Ok(Look::Well)
+        Ok(Tick::Idle)
     }
 
     fn remember(&mut self) {
@@ -443,7 +444,10 @@ impl<'a> Guard<'a> {
     fn report_of(&mut self, state: &str) -> Report {
         Report {
             mode: self.options.mode.word().to_owned(),
-            synchronous: self.primary.as_ref().is_some_and(|it| it.keeper.in_force()),
+            synchronous: self
+                .primary
+                .as_ref()
+                .is_some_and(|it| it.sync_controller.in_force()),
             failovers: self.memory.recent(state::now()),
             ..Report::now(state)
         }
@@ -458,7 +462,7 @@ impl<'a> Guard<'a> {
             let telling = thread::Builder::new().spawn_scoped(scope, move || {
                 loop {
                     tell(pair, &mut report);
-                    if done.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    if done.recv_timeout(POLL_INTERVAL) != Err(RecvTimeoutError::Timeout) {
                         return;
                     }
                 }
@@ -490,7 +494,7 @@ impl<'a> Guard<'a> {
                 .arg(&event)
                 .arg(format!("prefix={prefix}"))
                 .args(&facts);
-            match process::run(&mut command, HOOK_AT_MOST) {
+            match process::run(&mut command, MAX_HOOK) {
                 Ok(done) if done.success => {}
                 Ok(done) => log::warn!("hook event={event} said={:?}", done.last_words()),
                 Err(error) => log::warn!("hook event={event} cause={:?}", error.to_string()),

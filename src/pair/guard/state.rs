@@ -23,21 +23,21 @@ pub fn now() -> u64 {
 
 /// What outlives the guard itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct GuardState {
     /// When it replaced a primary, in seconds since 1970; of the last hour.
     pub failovers: Vec<u64>,
     /// The node that it must still bring back.
-    pub owed: Option<Node>,
+    pub pending_rejoin: Option<Node>,
 }
 
-impl Memory {
+impl GuardState {
     /// Reads it; what cannot be read is forgotten.
-    pub fn read(layout: &Layout) -> Memory {
+    pub fn read(layout: &Layout) -> GuardState {
         let text = fs::read_to_string(layout.file(MEMORY)).unwrap_or_default();
         let failovers = value_of(&text, "failovers").unwrap_or_default();
-        Memory {
+        GuardState {
             failovers: failovers.split(',').flat_map(str::parse).collect(),
-            owed: value_of(&text, "owed").and_then(Node::named),
+            pending_rejoin: value_of(&text, "owed").and_then(Node::named),
         }
     }
 
@@ -48,7 +48,7 @@ impl Memory {
     /// Fails if the disk does not take it.
     pub fn write(&self, layout: &Layout) -> io::Result<()> {
         let failovers: Vec<String> = self.failovers.iter().map(u64::to_string).collect();
-        let owed = self.owed.map_or("none", Node::name);
+        let owed = self.pending_rejoin.map_or("none", Node::name);
         let text = format!("failovers={} owed={owed}\n", failovers.join(","));
         files::replace(&layout.file(MEMORY), text.as_bytes(), 0o600)
     }
@@ -91,9 +91,9 @@ mod tests {
 
     #[test]
     fn failovers_count_for_an_hour() {
-        let mut memory = Memory {
+        let mut memory = GuardState {
             failovers: vec![1_000, 4_000, 9_000],
-            owed: None,
+            pending_rejoin: None,
         };
         assert_eq!(
             memory.recent(4_600),
@@ -107,11 +107,14 @@ mod tests {
     fn what_is_remembered_is_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let layout = Layout::new("p", folder.path().to_str()).expect("a short path");
-        assert_eq!(Memory::read(&layout), Memory::default());
+        assert_eq!(GuardState::read(&layout), GuardState::default());
         for (failovers, owed) in [(vec![], None), (vec![1, 2], Some(Node::B))] {
-            let memory = Memory { failovers, owed };
+            let memory = GuardState {
+                failovers,
+                pending_rejoin: owed,
+            };
             memory.write(&layout).expect("writes");
-            assert_eq!(Memory::read(&layout), memory);
+            assert_eq!(GuardState::read(&layout), memory);
         }
     }
 

@@ -46,7 +46,7 @@ pub enum Act {
 
 /// Where keeping the mode is.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct SyncController {
     mode: Mode,
     limit: Duration,
     stage: Stage,
@@ -66,10 +66,10 @@ enum Stage {
     InForce,
 }
 
-impl Keeper {
+impl SyncController {
     /// Begins; `in_force` is what was promised before.
-    pub fn new(mode: Mode, limit: Duration, in_force: bool, now: Instant) -> Keeper {
-        Keeper {
+    pub fn new(mode: Mode, limit: Duration, in_force: bool, now: Instant) -> SyncController {
+        SyncController {
             mode,
             limit,
             stage: if in_force { Stage::InForce } else { Stage::Off },
@@ -168,57 +168,57 @@ mod tests {
         }
     }
 
-    fn keeper(mode: Mode, in_force: bool) -> (Keeper, Clock) {
+    fn sync_controller(mode: Mode, in_force: bool) -> (SyncController, Clock) {
         let now = Instant::now();
-        (Keeper::new(mode, LIMIT, in_force, now), Clock(now))
+        (SyncController::new(mode, LIMIT, in_force, now), Clock(now))
     }
 
     /// Brings a promise into force.
-    fn promised(mode: Mode) -> (Keeper, Clock) {
-        let (mut keeper, mut clock) = keeper(mode, false);
+    fn promised(mode: Mode) -> (SyncController, Clock) {
+        let (mut sync_controller, mut clock) = sync_controller(mode, false);
         let streams = seen(false, Some((false, 100)));
-        assert_eq!(keeper.next(&streams, clock.after(1)), Act::Wait);
+        assert_eq!(sync_controller.next(&streams, clock.after(1)), Act::Wait);
         let waits = seen(true, Some((true, 100)));
-        assert_eq!(keeper.next(&waits, clock.after(0)), Act::Nothing);
-        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Settle);
-        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Nothing);
-        assert!(!keeper.in_force());
-        keeper.not_settled(clock.after(1));
-        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Settle);
-        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Nothing);
-        assert_eq!(keeper.next(&waits, clock.after(1)), Act::Promise);
-        assert!(keeper.in_force());
-        (keeper, clock)
+        assert_eq!(sync_controller.next(&waits, clock.after(0)), Act::Nothing);
+        assert_eq!(sync_controller.next(&waits, clock.after(1)), Act::Settle);
+        assert_eq!(sync_controller.next(&waits, clock.after(1)), Act::Nothing);
+        assert!(!sync_controller.in_force());
+        sync_controller.not_settled(clock.after(1));
+        assert_eq!(sync_controller.next(&waits, clock.after(1)), Act::Settle);
+        assert_eq!(sync_controller.next(&waits, clock.after(1)), Act::Nothing);
+        assert_eq!(sync_controller.next(&waits, clock.after(1)), Act::Promise);
+        assert!(sync_controller.in_force());
+        (sync_controller, clock)
     }
 
     #[test]
     fn a_promise_comes_into_force_once_the_standby_has_what_came_before_it() {
-        let (mut keeper, mut clock) = keeper(Mode::Sync, false);
+        let (mut sync_controller, mut clock) = sync_controller(Mode::Sync, false);
         assert_eq!(
-            keeper.next(&seen(false, None), clock.after(1)),
+            sync_controller.next(&seen(false, None), clock.after(1)),
             Act::Nothing
         );
         assert_eq!(
-            keeper.next(&seen(false, Some((false, 50))), clock.after(1)),
+            sync_controller.next(&seen(false, Some((false, 50))), clock.after(1)),
             Act::Wait
         );
         assert_eq!(
-            keeper.next(&seen(true, Some((true, 50))), clock.after(1)),
+            sync_controller.next(&seen(true, Some((true, 50))), clock.after(1)),
             Act::Settle
         );
         for _ in 0..3 {
             // It is synchronous, and does not have everything yet.
             assert_eq!(
-                keeper.next(&seen(true, Some((true, 50))), clock.after(1)),
+                sync_controller.next(&seen(true, Some((true, 50))), clock.after(1)),
                 Act::Nothing
             );
         }
         assert_eq!(
-            keeper.next(&seen(true, Some((false, 100))), clock.after(1)),
+            sync_controller.next(&seen(true, Some((false, 100))), clock.after(1)),
             Act::Nothing
         );
         assert_eq!(
-            keeper.next(&seen(true, Some((true, 100))), clock.after(1)),
+            sync_controller.next(&seen(true, Some((true, 100))), clock.after(1)),
             Act::Promise
         );
         promised(Mode::Strict);
@@ -227,54 +227,60 @@ mod tests {
     #[test]
     fn sync_degrades_after_the_limit_and_comes_back_and_strict_never_does() {
         for mode in [Mode::Sync, Mode::Strict] {
-            let (mut keeper, mut clock) = promised(mode);
+            let (mut sync_controller, mut clock) = promised(mode);
             let gone = seen(true, None);
-            assert_eq!(keeper.next(&gone, clock.after(9)), Act::Nothing);
-            let late = keeper.next(&gone, clock.after(9));
+            assert_eq!(sync_controller.next(&gone, clock.after(9)), Act::Nothing);
+            let late = sync_controller.next(&gone, clock.after(9));
             if mode == Mode::Strict {
                 assert_eq!(late, Act::Nothing);
-                assert!(keeper.in_force());
+                assert!(sync_controller.in_force());
                 continue;
             }
             assert_eq!(late, Act::Degrade);
-            assert!(!keeper.in_force());
+            assert!(!sync_controller.in_force());
             assert_eq!(
-                keeper.next(&seen(false, None), clock.after(9)),
+                sync_controller.next(&seen(false, None), clock.after(9)),
                 Act::Nothing
             );
             let back = seen(false, Some((false, 100)));
-            assert_eq!(keeper.next(&back, clock.after(1)), Act::Wait);
+            assert_eq!(sync_controller.next(&back, clock.after(1)), Act::Wait);
         }
     }
 
     #[test]
     fn a_standby_that_streams_and_takes_nothing_is_gone_too() {
-        let (mut keeper, mut clock) = promised(Mode::Sync);
+        let (mut sync_controller, mut clock) = promised(Mode::Sync);
         let stuck = seen(true, Some((true, 99)));
-        assert_eq!(keeper.next(&stuck, clock.after(1)), Act::Nothing);
-        assert_eq!(keeper.next(&stuck, clock.after(9)), Act::Nothing);
-        assert_eq!(keeper.next(&stuck, clock.after(9)), Act::Degrade);
+        assert_eq!(sync_controller.next(&stuck, clock.after(1)), Act::Nothing);
+        assert_eq!(sync_controller.next(&stuck, clock.after(9)), Act::Nothing);
+        assert_eq!(sync_controller.next(&stuck, clock.after(9)), Act::Degrade);
         // It does not come back as long as it takes nothing.
         let still = seen(false, Some((false, 99)));
-        assert_eq!(keeper.next(&still, clock.after(9)), Act::Nothing);
+        assert_eq!(sync_controller.next(&still, clock.after(9)), Act::Nothing);
         let moves = seen(false, Some((false, 100)));
-        assert_eq!(keeper.next(&moves, clock.after(1)), Act::Wait);
+        assert_eq!(sync_controller.next(&moves, clock.after(1)), Act::Wait);
     }
 
     #[test]
     fn async_takes_back_what_another_mode_left_and_a_setting_that_is_gone_is_no_promise() {
-        let (mut keeper, mut clock) = keeper(Mode::Async, true);
-        assert_eq!(keeper.next(&seen(true, None), clock.after(1)), Act::Degrade);
+        let (mut sync_controller, mut clock) = sync_controller(Mode::Async, true);
         assert_eq!(
-            keeper.next(&seen(false, None), clock.after(1)),
-            Act::Nothing
-        );
-        let (mut keeper, mut clock) = promised(Mode::Strict);
-        assert_eq!(
-            keeper.next(&seen(false, None), clock.after(1)),
+            sync_controller.next(&seen(true, None), clock.after(1)),
             Act::Degrade
         );
-        assert!(!keeper.in_force());
-        assert_eq!(keeper.next(&seen(false, None), clock.after(1)), Act::Wait);
+        assert_eq!(
+            sync_controller.next(&seen(false, None), clock.after(1)),
+            Act::Nothing
+        );
+        let (mut sync_controller, mut clock) = promised(Mode::Strict);
+        assert_eq!(
+            sync_controller.next(&seen(false, None), clock.after(1)),
+            Act::Degrade
+        );
+        assert!(!sync_controller.in_force());
+        assert_eq!(
+            sync_controller.next(&seen(false, None), clock.after(1)),
+            Act::Wait
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::pair::error::{Error, Why, refused};
-use crate::pair::host::{Pair, SQL_AT_MOST, until};
+use crate::pair::host::{MAX_SQL, Pair, until};
 use crate::pair::layout::{MOUNT, Node};
 use crate::pair::local_client::Row;
 use crate::pair::{files, process_table};
@@ -57,7 +57,7 @@ pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Er
     until(PASSES_WITHIN, || no_program_is_run(pair, from))?;
     let ask = |sql: &str| -> Vec<Row> {
         // A view that this version does not have names nobody.
-        pair.server(from).rows(sql, SQL_AT_MOST).unwrap_or_default()
+        pair.server(from).rows(sql, MAX_SQL).unwrap_or_default()
     };
     if let Some(row) = ask(BACKUPS).first() {
         let pid = cell(row, 0);
@@ -98,7 +98,7 @@ pub fn cut_silent_receivers_off(pair: &Pair, from: Node) -> Result<(), Error> {
     let slot = pair.layout.slot(from.other());
     let receivers = RECEIVERS.replace("$NAME", &format!("'{slot}'"));
     let sql = format!("SELECT pg_terminate_backend(pid) FROM ({receivers}) silent");
-    let cut = pair.server(from).rows(&sql, SQL_AT_MOST);
+    let cut = pair.server(from).rows(&sql, MAX_SQL);
     cut.map(drop).map_err(|error| {
         refused(
             Why::PrimarySilent,
@@ -144,7 +144,7 @@ pub fn hand_archiving_over(pair: &Pair, from: Node, to: Node) {
     let files = statements.len();
     let archives = "SELECT current_setting('archive_mode') <> 'off'";
     let told = match pair.value(to, archives) {
-        Ok(yes) if yes == "t" => pair.server(to).rows(&statements.join("; "), SQL_AT_MOST),
+        Ok(yes) if yes == "t" => pair.server(to).rows(&statements.join("; "), MAX_SQL),
         _ => return,
     };
     pair.say(&match told {

@@ -20,8 +20,8 @@ const STILL_FOR: Duration = Duration::from_millis(250);
 
 /// Longest for replaying what it received, where the old primary is dead; and
 /// where it ran and can be started again.
-const REPLAY_AT_MOST: Duration = Duration::from_secs(600);
-const REPLAY_INSTEAD_AT_MOST: Duration = Duration::from_secs(10);
+const MAX_REPLAY: Duration = Duration::from_secs(600);
+const MAX_REPLAY_INSTEAD: Duration = Duration::from_secs(10);
 
 /// The dead primary, started as a standby, has recovered and sends what the other
 /// lacks, or nothing comes of it any more for this long.
@@ -111,8 +111,8 @@ pub fn accepted(pair: &Pair, there: &Move) -> Result<(), Error> {
 /// Fails if the standby does not answer.
 fn missing(pair: &Pair, there: &Move) -> Result<Missing, Error> {
     let limit = match there.ran {
-        true => REPLAY_INSTEAD_AT_MOST,
-        false => REPLAY_AT_MOST,
+        true => MAX_REPLAY_INSTEAD,
+        false => MAX_REPLAY,
     };
     let start = end_of_replay(pair, there.to, limit)?;
     let disk = NodeDisk::read(&pair.layout, there.from);

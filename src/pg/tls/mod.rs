@@ -310,10 +310,10 @@ fn load(roots: &Roots) -> Result<verifier::Roots, RootsError> {
 }
 
 /// More than all the authorities of the world take.
-const ROOTS_BYTES_AT_MOST: u64 = 16 * 1024 * 1024;
+const MAX_ROOTS_BYTES: u64 = 16 * 1024 * 1024;
 
 fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
-    let (_, bytes) = read::regular_file(path, ROOTS_BYTES_AT_MOST)
+    let (_, bytes) = read::regular_file(path, MAX_ROOTS_BYTES)
         .map_err(|cause| RootsError::Unusable(path.to_owned(), cause.into()))?;
     // Editors of another system put it in front.
     let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);

@@ -22,10 +22,10 @@ use super::certificate::{Certificate, Key};
 use super::watch::CertificateWatch;
 
 /// Longest chain of authorities that is followed here, as in webpki.
-const AUTHORITIES_AT_MOST: usize = 6;
+const MAX_AUTHORITIES: usize = 6;
 
 /// Signatures that are checked for one chain here; webpki's limit is 100.
-const SIGNATURES_AT_MOST: usize = 50;
+const MAX_SIGNATURES: usize = 50;
 
 /// Sizes of an RSA key that ring checks signatures with: 2,048 to 8,192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1_024;
@@ -145,7 +145,7 @@ impl Roots {
             anchors: anchors.filter_map(|(der, _)| parsed(der)).collect(),
             between: between.iter().filter_map(|der| parsed(der)).collect(),
             now,
-            signatures_left: SIGNATURES_AT_MOST,
+            signatures_left: MAX_SIGNATURES,
             met_unknown_kind: false,
         };
         match search.ends_in_anchor(&leaf.parsed, 0) {
@@ -194,7 +194,7 @@ impl<'a> Search<'a> {
                 return true;
             }
         }
-        below < AUTHORITIES_AT_MOST
+        below < MAX_AUTHORITIES
             && self.between.clone().iter().any(|authority| {
                 self.may_stand_between(authority, below)
                     && self.is_signed_by(signed, authority)

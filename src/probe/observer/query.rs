@@ -75,7 +75,7 @@ const COMMIT: &str = "SELECT pg_catalog.pg_logical_emit_message(true, \
 
 /// Rows of a view that are kept. `max_wal_senders` and `max_replication_slots` are
 /// 10 by default.
-const ROWS_AT_MOST: usize = 100;
+const MAX_ROWS: usize = 100;
 
 /// The parts that are one value each, in the order of their columns.
 const VALUES: [Part; 10] = [
@@ -323,7 +323,7 @@ impl Session {
                {columns}, pg_catalog.host(s.client_addr), s.sent_lsn, s.flush_lsn, s.replay_lsn, \
                {}, {reply} \
              FROM pg_catalog.pg_stat_replication s {join} \
-             ORDER BY s.replay_lsn IS NULL, s.pid LIMIT {ROWS_AT_MOST}",
+             ORDER BY s.replay_lsn IS NULL, s.pid LIMIT {MAX_ROWS}",
             since("s.backend_start")
         )
     }
@@ -345,7 +345,7 @@ impl Session {
             "SELECT pg_catalog.count(*) OVER (), slot_name, active, slot_type, temporary, \
                {retained}, {status} \
              FROM pg_catalog.pg_replication_slots ORDER BY restart_lsn, slot_name \
-             LIMIT {ROWS_AT_MOST}"
+             LIMIT {MAX_ROWS}"
         )
     }
 
@@ -574,7 +574,7 @@ fn slot(row: &Row) -> Slot {
 
 /// Reads a view whose first column says how many rows it has.
 fn rows<T>(table: Table, read_row: fn(&Row) -> T) -> Rows<T> {
-    let kept: Vec<T> = table.iter().take(ROWS_AT_MOST).map(read_row).collect();
+    let kept: Vec<T> = table.iter().take(MAX_ROWS).map(read_row).collect();
     let all: u64 = table
         .first()
         .and_then(|row| read(text(row, 0)))

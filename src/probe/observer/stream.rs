@@ -20,11 +20,11 @@ use crate::pg::tls::Connector;
 /// Longest reply to one query, and longest greeting. Replication facts with 100
 /// senders and 100 slots take 50 kB. Rows cost the driver up to 25 times their
 /// bytes: this costs at most 3 MiB.
-const REPLY_AT_MOST: usize = 128 * 1024;
+const MAX_REPLY: usize = 128 * 1024;
 
 /// What a connection may bring in all, over and above replies: parameters and
 /// notifications, which the driver keeps.
-const ASIDE_AT_MOST: usize = 64 * 1024;
+const MAX_ASIDE: usize = 64 * 1024;
 
 /// `SSLRequest` of the protocol.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -55,13 +55,13 @@ impl Meter {
     /// Makes a meter that lets a greeting through.
     pub fn of_greeting() -> Meter {
         Meter {
-            left: Arc::new(AtomicUsize::new(REPLY_AT_MOST)),
+            left: Arc::new(AtomicUsize::new(MAX_REPLY)),
         }
     }
 
     /// Lets one more reply through.
     pub fn expect_reply(&self) {
-        self.left.store(REPLY_AT_MOST, Ordering::Relaxed);
+        self.left.store(MAX_REPLY, Ordering::Relaxed);
     }
 
     fn take(&self, bytes: usize) -> Result<(), TooMuch> {
@@ -255,7 +255,7 @@ impl Frames {
     fn begin(&mut self) -> Result<(), TooMuch> {
         let [tag, length @ ..] = self.head;
         let length = u32::from_be_bytes(length) as usize;
-        if length > REPLY_AT_MOST {
+        if length > MAX_REPLY {
             return Err(TooMuch);
         }
         // The length counts itself; the driver refuses a smaller one.
@@ -263,7 +263,7 @@ impl Frames {
         if matches!(tag, b'A' | b'S') {
             self.aside += length + 1;
         }
-        if self.aside > ASIDE_AT_MOST {
+        if self.aside > MAX_ASIDE {
             return Err(TooMuch);
         }
         Ok(())
@@ -311,7 +311,7 @@ mod tests {
     fn each_reply_has_the_whole_bound() {
         let meter = Meter::of_greeting();
         for _ in 0..3 {
-            assert!(meter.take(REPLY_AT_MOST).is_ok());
+            assert!(meter.take(MAX_REPLY).is_ok());
             assert!(meter.take(1).is_err());
             meter.expect_reply();
         }

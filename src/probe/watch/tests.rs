@@ -143,7 +143,7 @@ fn a_stuck_watcher_is_abandoned_and_its_successor_answers() {
 #[test]
 fn abandoned_watchers_are_few_however_long_the_server_is_frozen() {
     let (board, target) = watched(usize::MAX, false);
-    let full = ABANDONED_AT_MOST + 1;
+    let full = MAX_ABANDONED + 1;
     eventually("as many as allowed", || target.alive() == full);
     for _ in 0..20 {
         assert!(!ready(&board));
