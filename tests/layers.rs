@@ -1,7 +1,7 @@
 //! The tower of `src`: each floor names only floors below it, and a third-party crate
 //! enters where it is meant to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +120,60 @@ fn each_floor_names_only_floors_below_it() {
         }
     }
     assert!(climbing.is_empty(), "{climbing:#?}");
+}
+
+/// The room of a path in `src`: a file or folder on a floor.
+fn room_of(path: &[&str]) -> Option<String> {
+    let floor = path.first().filter(|floor| floor_of(floor).is_some())?;
+    Some([*floor, path.get(1)?].join("/"))
+}
+
+/// Every path that the code names below `crate` or `super`, from the top.
+fn paths(module: &[&str], code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for name in named(code, "crate") {
+        for next in named(code, &format!("crate::{name}")) {
+            found.push(vec![name.clone(), next]);
+        }
+    }
+    for (ups, word) in [(1, "super"), (2, "super::super")] {
+        let above = &module[..module.len().saturating_sub(ups)];
+        for next in named(code, word) {
+            let above = above.iter().map(|it| (*it).to_owned());
+            found.push(above.chain([next]).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_rooms_name_each_other_in_a_circle() {
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, code) in files() {
+        // Tests may name anybody.
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        let module: Vec<&str> = path.split('/').filter(|it| *it != "mod").collect();
+        let Some(own) = room_of(&module).filter(|_| !path.ends_with("/tests")) else {
+            continue;
+        };
+        for path in paths(&module, code) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let room = room_of(&path).filter(|room| *room != own);
+            names.entry(own.clone()).or_default().extend(room);
+        }
+    }
+    // What names nobody who is left goes, until all that is left are circles.
+    loop {
+        let left: BTreeSet<String> = names.keys().cloned().collect();
+        names
+            .values_mut()
+            .for_each(|it| it.retain(|room| left.contains(room)));
+        names.retain(|_, named| !named.is_empty());
+        if names.len() == left.len() {
+            break;
+        }
+    }
+    assert!(names.is_empty(), "{names:#?}");
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
     let asked = Instant::now();
     can_be_promoted(pair, to)?;
     let took = asked.elapsed();
-    transition::has_room(pair, to)?;
+    pair.has_room(to)?;
     let ran = !pair.is_down(from)?;
     if ran && took > QUICK {
         return Err(refused(

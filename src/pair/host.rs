@@ -16,7 +16,7 @@ use super::layout::{Layout, Node};
 use super::local_client::{Server, SqlError};
 use super::process_table::{self, Whose};
 use crate::pg::control_file::Ended;
-use crate::pg::data_dir::Place;
+use crate::pg::data_dir::{Folder, Place};
 use crate::pg::lsn::Lsn;
 use crate::runtime::threads::{self, lock};
 
@@ -574,6 +574,37 @@ impl Pair {
                 format!("cannot unfence {}: {error}", pgdata.display()),
             )
         })
+    }
+
+    /// Says whether a node's file system has room for what a move writes.
+    ///
+    /// # Errors
+    ///
+    /// Says how much is missing.
+    pub fn has_room(&self, node: Node) -> Result<(), Error> {
+        /// A few WAL segments.
+        const NEEDED: u64 = 64 * 1024 * 1024;
+        let place = self.layout.data(node);
+        match files::in_data(&self.layout, node, Folder::free_bytes) {
+            Ok(Some(free)) if free >= NEEDED => Ok(()),
+            Ok(Some(free)) => Err(refused(
+                Why::NoSpace,
+                format!(
+                    "{} has {} MB free, and {} MB are needed: free some",
+                    place.display(),
+                    free >> 20,
+                    NEEDED >> 20
+                ),
+            )),
+            Ok(None) => Err(refused(
+                Why::FileUnusable,
+                format!("{} is not there", place.display()),
+            )),
+            Err(error) => Err(refused(
+                Why::FileUnusable,
+                format!("{}: {error}", place.display()),
+            )),
+        }
     }
 
     /// Starts a node's container, whatever state it is in.

@@ -13,7 +13,6 @@ use super::files::{self, Disks, NodeDisk};
 use super::host::{MAX_SQL, MAX_START, Pair, Stop, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
 use super::local_client::SqlError;
-use super::transition;
 use crate::pg::control_file::{Control, Ended};
 use crate::pg::data_dir::{DataDir, Folder};
 use crate::pg::lsn::Lsn;
@@ -156,7 +155,7 @@ impl Job<'_> {
             pair.say(&format!("{node} cannot follow {} as it is", self.primary));
         }
         // A rewind that finds no room would cost the data.
-        transition::has_room(pair, node).map_err(Error::on_the_way)?;
+        pair.has_room(node).map_err(Error::on_the_way)?;
         match self.rewind() {
             Ok(()) if self.start_and_stream().is_ok() => return Ok(()),
             Ok(()) => pair.say(&format!("{node} does not stream after the rewind")),

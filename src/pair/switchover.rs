@@ -160,7 +160,7 @@ fn is_well(pair: &Pair, from: Node) -> Result<(), Error> {
                 ),
             ));
         }
-        transition::has_room(pair, node)?;
+        pair.has_room(node)?;
     }
     until(MAX_CATCH_UP, || has_caught_up(pair, from))?;
     can_be_promoted(pair, to)

@@ -10,12 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::journal::{Held, Kind, Move, Step};
-use super::error::{Error, Why, failed, refused};
-use super::files::{self, NodeDisk};
+use super::error::{Error, Why, failed};
+use super::files::NodeDisk;
 use super::host::{MAX_START, Pair, Stop, Stopping, until};
 use super::layout::Node;
 use super::{process_table, rejoin, sync};
-use crate::pg::data_dir::Folder;
 use crate::pg::lsn::Lsn;
 
 /// In which a standby that has caught up a moment ago must replay the rest: it is
@@ -330,35 +329,4 @@ fn back(pair: &Pair, held: &Held, there: &Move) -> Result<(), Error> {
         pair.answers(there.from, MAX_START)?;
     }
     held.forget()
-}
-
-/// Says whether a file system has room for what a move writes.
-///
-/// # Errors
-///
-/// Says how much is missing.
-pub fn has_room(pair: &Pair, node: Node) -> Result<(), Error> {
-    /// A few WAL segments.
-    const NEEDED: u64 = 64 * 1024 * 1024;
-    let place = pair.layout.data(node);
-    match files::in_data(&pair.layout, node, Folder::free_bytes) {
-        Ok(Some(free)) if free >= NEEDED => Ok(()),
-        Ok(Some(free)) => Err(refused(
-            Why::NoSpace,
-            format!(
-                "{} has {} MB free, and {} MB are needed: free some",
-                place.display(),
-                free >> 20,
-                NEEDED >> 20
-            ),
-        )),
-        Ok(None) => Err(refused(
-            Why::FileUnusable,
-            format!("{} is not there", place.display()),
-        )),
-        Err(error) => Err(refused(
-            Why::FileUnusable,
-            format!("{}: {error}", place.display()),
-        )),
-    }
 }

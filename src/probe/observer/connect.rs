@@ -12,7 +12,7 @@ use postgres::config::{SslMode as PgSslMode, SslNegotiation};
 use postgres::{Client, Config};
 
 use super::Unconnected;
-use super::stream::{Bounded, Meter};
+use super::stream::{Bounded, Meter, Way};
 use crate::pg::passfile::{self, Secret};
 use crate::pg::resolve::resolve;
 use crate::pg::tls::{Connector, SslMode};
@@ -116,31 +116,16 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// One way to try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Without TLS.
-    Plain,
-    /// TLS, or on the same connection plain text where the server has no TLS.
-    TlsIfOffered,
-    /// TLS, which the server is asked for.
-    Tls,
-    /// TLS without asking.
-    TlsAtOnce,
-}
-
-impl Way {
-    /// The way to try first, and the one to fall back to.
-    fn of(settings: &Settings) -> (Way, Option<Way>) {
-        match settings.sslmode {
-            // As in libpq, a Unix socket is never encrypted.
-            _ if matches!(settings.host, Host::Unix(_)) => (Way::Plain, None),
-            SslMode::Disable => (Way::Plain, None),
-            SslMode::Allow => (Way::Plain, Some(Way::Tls)),
-            SslMode::Prefer => (Way::TlsIfOffered, Some(Way::Plain)),
-            _ if settings.is_tls_direct => (Way::TlsAtOnce, None),
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Way::Tls, None),
-        }
+/// The way to try first, and the one to fall back to.
+fn ways(settings: &Settings) -> (Way, Option<Way>) {
+    match settings.sslmode {
+        // As in libpq, a Unix socket is never encrypted.
+        _ if matches!(settings.host, Host::Unix(_)) => (Way::Plain, None),
+        SslMode::Disable => (Way::Plain, None),
+        SslMode::Allow => (Way::Plain, Some(Way::Tls)),
+        SslMode::Prefer => (Way::TlsIfOffered, Some(Way::Plain)),
+        _ if settings.is_tls_direct => (Way::TlsAtOnce, None),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Way::Tls, None),
     }
 }
 
@@ -156,7 +141,7 @@ pub(super) fn connect(
     if let Some(secret) = password(settings).map_err(Unconnected::Failed)? {
         config.password(secret.expose());
     }
-    let (first, second) = Way::of(settings);
+    let (first, second) = ways(settings);
     let failed = match try_way(&config, settings, first) {
         Ok(connected) => return Ok(connected),
         Err(failed) => failed,
@@ -319,7 +304,7 @@ mod tests {
 
     #[test]
     fn ways_are_tried_in_the_order_of_libpq() {
-        for (mode, ways) in [
+        for (mode, expected) in [
             (SslMode::Disable, (Way::Plain, None)),
             (SslMode::Allow, (Way::Plain, Some(Way::Tls))),
             (SslMode::Prefer, (Way::TlsIfOffered, Some(Way::Plain))),
@@ -329,9 +314,9 @@ mod tests {
         ] {
             let mut settings = settings();
             settings.sslmode = mode;
-            assert_eq!(Way::of(&settings), ways, "{mode:?}");
+            assert_eq!(ways(&settings), expected, "{mode:?}");
             settings.host = Host::Unix("/run".into());
-            assert_eq!(Way::of(&settings), (Way::Plain, None), "{mode:?}");
+            assert_eq!(ways(&settings), (Way::Plain, None), "{mode:?}");
         }
     }
 

@@ -14,8 +14,20 @@ use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::connect::Way;
 use crate::pg::tls::Connector;
+
+/// One way to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Without TLS.
+    Plain,
+    /// TLS, or on the same connection plain text where the server has no TLS.
+    TlsIfOffered,
+    /// TLS, which the server is asked for.
+    Tls,
+    /// TLS without asking.
+    TlsAtOnce,
+}
 
 /// Longest reply to one query, and longest greeting. Replication facts with 100
 /// senders and 100 slots take 50 kB. Rows cost the driver up to 25 times their
