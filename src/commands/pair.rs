@@ -131,8 +131,10 @@ fn rejoin_one(pair: &Pair, node: Option<Node>, extent: Extent) -> Result<Outcome
         return Ok(Outcome::Moved("rejoin", moved));
     }
     let standby = files::Disks::read(&pair.layout)?.primary.other();
-    rejoin::rejoin(pair, node.unwrap_or(standby), extent)?;
-    Ok(Outcome::Done)
+    match rejoin::rejoin(pair, node.unwrap_or(standby), extent)? {
+        true => Ok(Outcome::Done),
+        false => Ok(Outcome::Nothing),
+    }
 }
 
 /// Says how a command ended that did what it could.

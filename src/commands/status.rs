@@ -189,6 +189,13 @@ impl Status {
             text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
+        text + &self.troubles()
+    }
+
+    /// A line each: what is wrong with nodes and logins, why the pair is not ready, and
+    /// what the guard does.
+    fn troubles(&self) -> String {
+        let mut text = String::new();
         for node in self.nodes.iter().filter(|node| node.reason != "ok") {
             if let Some(detail) = &node.detail {
                 text.push_str(&format!("{}: {}\n", plain(&node.name), plain(detail)));

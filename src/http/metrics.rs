@@ -1,5 +1,6 @@
 //! `/metrics`: which figures there are and what they mean.
 
+use std::fmt::Display;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use super::exposition::{Document, Format, Kind};
 use crate::pair::sync::Mode;
 use crate::probe::assessment::PairVerdict;
 use crate::probe::board::{self, Report, Rules};
-use crate::probe::guard_report::{STATES, WaitReason};
+use crate::probe::guard_report::{Report as GuardReport, STATES, WaitReason};
 use crate::probe::guard_status::{ABSENT, Guard};
 use crate::probe::node::{Facts, Reason, Replication};
 
@@ -31,7 +32,8 @@ pub fn render(
     figures.pair(&mut document);
     figures.nodes(&mut document);
     figures.replication(&mut document);
-    figures.observations(&mut document);
+    figures.ages(&mut document);
+    figures.counts(&mut document);
     if let Some(guard) = guard {
         about_guard(&mut document, guard);
     }
@@ -48,6 +50,21 @@ struct Figures<'a> {
 impl<'a> Figures<'a> {
     fn names(&self) -> impl Iterator<Item = (usize, &'a str)> {
         self.rules.nodes.iter().map(String::as_str).enumerate()
+    }
+
+    /// Writes a family with one sample a node, where its value is known.
+    fn each_node<T: Display>(
+        &self,
+        document: &mut Document,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        value: impl Fn(usize) -> Option<T>,
+    ) {
+        let mut family = document.family(kind, name, help);
+        for (node, name) in self.names() {
+            family.known(&[("node", name)], value(node));
+        }
     }
 
     fn facts(&self, node: usize) -> Option<&'a Facts> {
@@ -91,19 +108,20 @@ impl<'a> Figures<'a> {
 
     fn nodes(&self, document: &mut Document) {
         let states = &self.report.assessment.nodes;
-        let mut family = document.family(Gauge, "pg_up", "Whether the node answered.");
-        for (node, name) in self.names() {
-            family.sample(&[("node", name)], u8::from(states[node].role.is_some()));
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
+            Gauge,
+            "pg_up",
+            "Whether the node answered.",
+            |node| Some(u8::from(states[node].role.is_some())),
+        );
+        self.each_node(
+            document,
             Gauge,
             "pg_replication_is_replica",
             "Whether the node is a standby.",
+            |node| states[node].role.map(|role| u8::from(role == "standby")),
         );
-        for (node, name) in self.names() {
-            let standby = states[node].role.map(|role| u8::from(role == "standby"));
-            family.known(&[("node", name)], standby);
-        }
         let mut family = document.family(
             Gauge,
             "pgpair_node_role",
@@ -130,14 +148,13 @@ impl<'a> Figures<'a> {
 
     fn replication(&self, document: &mut Document) {
         let states = &self.report.assessment.nodes;
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pg_replication_lag_seconds",
             "How long ago the primary was where the standby has replayed to, in seconds.",
+            |node| states[node].lag.seconds,
         );
-        for (node, name) in self.names() {
-            family.known(&[("node", name)], states[node].lag.seconds);
-        }
         let mut family = document.family(
             Gauge,
             "pgpair_replication_lag_bytes",
@@ -148,23 +165,24 @@ impl<'a> Figures<'a> {
             family.known(&[("node", name), ("mode", "apply")], lag.apply_bytes);
             family.known(&[("node", name), ("mode", "write")], lag.write_bytes);
         }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_wal_receiver_up",
             "Whether the standby's WAL receiver is streaming.",
+            |node| {
+                let standby = self.facts(node).filter(|facts| facts.in_recovery);
+                let streams = standby.and_then(|facts| facts.replication.as_ref()?.streams());
+                streams.map(u8::from)
+            },
         );
-        for (node, name) in self.names() {
-            let standby = self.facts(node).filter(|facts| facts.in_recovery);
-            let streams = standby.and_then(|facts| facts.replication.as_ref()?.streams());
-            family.known(&[("node", name)], streams.map(u8::from));
-        }
-        let mut family = document.family(Gauge, "pgpair_timeline", "The node's timeline.");
-        for (node, name) in self.names() {
-            family.known(
-                &[("node", name)],
-                self.told(node).and_then(|it| it.timeline),
-            );
-        }
+        self.each_node(
+            document,
+            Gauge,
+            "pgpair_timeline",
+            "The node's timeline.",
+            |node| self.told(node).and_then(|it| it.timeline),
+        );
         let mut family = document.family(
             Gauge,
             "pgpair_slot_retained_bytes",
@@ -178,54 +196,51 @@ impl<'a> Figures<'a> {
         }
     }
 
-    fn observations(&self, document: &mut Document) {
+    fn ages(&self, document: &mut Document) {
         let nodes = &self.report.nodes;
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_observation_age_seconds",
             "Time since the node last answered, in seconds.",
+            |node| nodes[node].age.map(|age| age.as_secs_f64()),
         );
-        for (node, name) in self.names() {
-            let age = nodes[node].age.map(|age| age.as_secs_f64());
-            family.known(&[("node", name)], age);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_replication_age_seconds",
             "Time since the node was asked for what it tells of replication, in seconds.",
+            |node| nodes[node].replication_age.map(|age| age.as_secs_f64()),
         );
-        for (node, name) in self.names() {
-            let age = nodes[node].replication_age.map(|age| age.as_secs_f64());
-            family.known(&[("node", name)], age);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_login_ok",
             "Whether the last new login to the node went through; one is tried every 10 s.",
+            |node| {
+                nodes[node]
+                    .login
+                    .map(|it| u8::from(it.reason == Reason::Ok))
+            },
         );
-        for (node, name) in self.names() {
-            let is_ok = nodes[node]
-                .login
-                .map(|it| u8::from(it.reason == Reason::Ok));
-            family.known(&[("node", name)], is_ok);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_login_age_seconds",
             "Time since the last new login to the node was tried, in seconds.",
+            |node| nodes[node].login.map(|it| it.age.as_secs_f64()),
         );
-        for (node, name) in self.names() {
-            let age = nodes[node].login.map(|it| it.age.as_secs_f64());
-            family.known(&[("node", name)], age);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_certificate_expiry_timestamp_seconds",
             "Until when the certificate is good that the node showed last, in seconds since 1970.",
+            |node| nodes[node].certificate_good_until,
         );
-        for (node, name) in self.names() {
-            family.known(&[("node", name)], nodes[node].certificate_good_until);
-        }
+    }
+
+    fn counts(&self, document: &mut Document) {
+        let nodes = &self.report.nodes;
         let mut family = document.family(
             Histogram,
             "pgpair_observation_seconds",
@@ -253,32 +268,30 @@ impl<'a> Figures<'a> {
                 family.sample(&labels, count.copied().unwrap_or(0));
             }
         }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Counter,
             "pgpair_watchers_abandoned_total",
             "Watchers of the node that were stuck and replaced.",
+            |node| Some(nodes[node].counts.abandoned),
         );
-        for (node, name) in self.names() {
-            family.sample(&[("node", name)], nodes[node].counts.abandoned);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Gauge,
             "pgpair_last_transition_timestamp_seconds",
             "When the node's state last changed, in seconds since 1970.",
+            |node| nodes[node].counts.last_transition.map(unix_seconds),
         );
-        for (node, name) in self.names() {
-            let at = nodes[node].counts.last_transition.map(unix_seconds);
-            family.known(&[("node", name)], at);
-        }
-        let mut family = document.family(
+        self.each_node(
+            document,
             Counter,
             "pgpair_outage_seconds_total",
             "Time during which the node did not answer, in seconds.",
+            |node| {
+                let outage = nodes[node].counts.outage.as_secs_f64();
+                Some(outage)
+            },
         );
-        for (node, name) in self.names() {
-            let outage = nodes[node].counts.outage.as_secs_f64();
-            family.sample(&[("node", name)], outage);
-        }
     }
 }
 
@@ -319,6 +332,10 @@ fn about_guard(document: &mut Document, guard: &Guard) {
     if let Some(reason) = report.and_then(|it| it.blocked.as_deref()) {
         family.sample(&[("reason", reason)], 1);
     }
+    what_the_guard_promises(document, report);
+}
+
+fn what_the_guard_promises(document: &mut Document, report: Option<&GuardReport>) {
     let mut family = document.family(
         Gauge,
         "pgpair_guard_mode",
@@ -389,12 +406,9 @@ fn http(document: &mut Document, counts: &Counters) {
     for (why, count) in counts.refused_by_reason() {
         family.sample(&[("reason", why.word())], count);
     }
+    let help = "Requests that wait for PostgreSQL.";
     document
-        .family(
-            Gauge,
-            "pgpair_http_requests_waiting",
-            "Requests that wait for PostgreSQL.",
-        )
+        .family(Gauge, "pgpair_http_requests_waiting", help)
         .sample(&[], counts.waiting());
     document
         .family(

@@ -61,13 +61,14 @@ pub enum Extent {
     DataOnly,
 }
 
-/// Makes `node` the standby of the other node, which must be the primary.
+/// Makes `node` the standby of the other node, which must be the primary. Returns
+/// whether it was none.
 ///
 /// # Errors
 ///
 /// Refuses what it must not touch; fails if nothing helps, with the old data
 /// still there.
-pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Error> {
+pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<bool, Error> {
     let job = Job {
         pair,
         node,
@@ -82,19 +83,22 @@ pub fn rejoin(pair: &Pair, node: Node, extent: Extent) -> Result<(), Error> {
     }
     if extent == Extent::DataOnly && !job.disks.of(node).empty {
         pair.say(&format!("{node} has data already"));
-        return Ok(());
+        return Ok(false);
     }
     job.primary_is_well()?;
     if extent == Extent::Whole && pair.streams(node)? && job.is_on_primarys_timeline() {
         pair.say(&format!("{node} streams"));
-        return job.tidy_up();
+        job.tidy_up()?;
+        return Ok(false);
     }
     job.have_slot()?;
     if extent == Extent::DataOnly {
-        return job.copy();
+        job.copy()?;
+        return Ok(true);
     }
     job.by_the_cheapest_way()?;
-    job.tidy_up()
+    job.tidy_up()?;
+    Ok(true)
 }
 
 struct Job<'a> {

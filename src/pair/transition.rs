@@ -88,14 +88,12 @@ pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
     }
     let timeline = takes_writes(pair, there.to).map_err(Error::on_the_way)?;
     let gap = began.map(|began| began.elapsed());
-    pair.say(&match gap {
-        Some(gap) => format!(
-            "{} takes writes, timeline {timeline}, after {} ms without a primary",
-            there.to,
-            gap.as_millis()
-        ),
-        None => format!("{} takes writes, timeline {timeline}", there.to),
-    });
+    let after = gap.map(|gap| format!(", after {} ms without a primary", gap.as_millis()));
+    let after = after.unwrap_or_default();
+    pair.say(&format!(
+        "{} takes writes, timeline {timeline}{after}",
+        there.to
+    ));
     there.step = Step::Rejoining;
     if let Err(trouble) = held.record(&there) {
         // The disk is full: who takes it up finds a promotion that is done.
