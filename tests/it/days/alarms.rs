@@ -242,7 +242,9 @@ fn own_process_is_frozen(
     }
     Some(Fault::new(move || {
         for pid in &pids {
-            signal("CONT", pid);
+            // The guard may have had it ended, and a new one in its place.
+            let mut go_on = Command::new("kill");
+            process::run(go_on.args(["-s", "CONT", pid]), b"", LASTS);
         }
     }))
 }
