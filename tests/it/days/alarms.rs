@@ -229,24 +229,28 @@ fn own_process_is_frozen(
     _: &Guard<'_>,
     primary: &str,
 ) -> Option<Fault<'static>> {
-    let listed = docker(&["top", &pair.container(primary), "-eo", "pid,args"]);
-    let own = listed
-        .lines()
-        .filter(|line| line.contains("postgres postgres [local]"));
-    let pids: Vec<String> = own
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .collect();
-    assert!(!pids.is_empty(), "it keeps a session: {listed}");
-    for pid in &pids {
-        signal("STOP", pid);
-    }
+    let name = pair.container(primary);
+    // The one that is listed may be replaced by a new one at that moment.
+    let pids: Vec<String> = eventually(LASTS, "its session is frozen", || {
+        let listed = docker(&["top", &name, "-eo", "pid,args"]);
+        let own = listed
+            .lines()
+            .filter(|line| line.contains("postgres postgres [local]"))
+            .filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+        let frozen: Vec<String> = own.filter(|pid| is_sent("STOP", pid)).collect();
+        (!frozen.is_empty()).then_some(frozen)
+    });
     Some(Fault::new(move || {
         for pid in &pids {
-            // The guard may have had it ended, and a new one in its place.
-            let mut go_on = Command::new("kill");
-            process::run(go_on.args(["-s", "CONT", pid]), b"", LASTS);
+            is_sent("CONT", pid);
         }
     }))
+}
+
+/// Sends a signal to a process, which may have ended.
+fn is_sent(name: &str, pid: &str) -> bool {
+    let done = process::run(Command::new("kill").args(["-s", name, pid]), b"", LASTS);
+    done.status.success()
 }
 
 fn guard_is_frozen(_: &Deployment, guard: &Guard<'_>, _: &str) -> Option<Fault<'static>> {
