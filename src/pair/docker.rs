@@ -67,7 +67,7 @@ pub struct Container {
 
 /// Has `docker inspect` print what [`parse`] reads.
 const FORMAT: &str = "--format={{.Id}}|{{.State.Status}}|{{.State.Running}}|{{.State.Paused}}|{{.State.Pid}}|{{.Image}}\
-    |{{.HostConfig.GuardState}}|{{index .Config.Labels \"org.pgpair.project\"}}";
+    |{{.HostConfig.Memory}}|{{index .Config.Labels \"org.pgpair.project\"}}";
 
 fn parse(line: &str) -> Option<Container> {
     let cells: Vec<&str> = line.split('|').collect();
