@@ -200,7 +200,7 @@ mod tests {
     fn document(format: Format) -> String {
         let mut document = Document::new(format);
         document
-            .family(Kind::Counter, "x_total", "Counters x.")
+            .family(Kind::Counter, "x_total", "Counts x.")
             .sample(&[("a", "q\"\\\n"), ("b", "2")], 3);
         document
             .family(Kind::Gauge, "unknown", "Never seen.")
@@ -215,7 +215,7 @@ mod tests {
     fn the_text_format_is_as_prometheus_wants_it() {
         assert_eq!(
             document(Format::Text),
-            "# HELP x_total Counters x.\n# TYPE x_total counter\nx_total{a=\"q\\\"\\\\\\n\",b=\"2\"} 3\n\
+            "# HELP x_total Counts x.\n# TYPE x_total counter\nx_total{a=\"q\\\"\\\\\\n\",b=\"2\"} 3\n\
              # HELP h_seconds Times h.\n# TYPE h_seconds histogram\n\
              h_seconds_bucket{p=\"/\",le=\"0.5\"} 1\nh_seconds_bucket{p=\"/\",le=\"1\"} 1\n\
              h_seconds_bucket{p=\"/\",le=\"+Inf\"} 3\nh_seconds_sum{p=\"/\"} 7.5\n\
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn openmetrics_names_the_family_without_total_and_ends() {
         let text = document(Format::OpenMetrics);
-        assert!(text.starts_with("# HELP x Counters x.\n# TYPE x counter\nx_total{"));
+        assert!(text.starts_with("# HELP x Counts x.\n# TYPE x counter\nx_total{"));
         assert!(text.ends_with("\n# EOF\n"));
     }
 
