@@ -122,12 +122,12 @@ impl Client {
         &self.stream
     }
 
-    /// Counters the bytes that it has us hold.
+    /// Counts the bytes that it has us hold.
     pub fn held_bytes(&self) -> usize {
         self.input.capacity() + self.output.capacity()
     }
 
-    /// Counters the bytes of its answer that the kernel has not taken.
+    /// Counts the bytes of its answer that the kernel has not taken.
     pub fn unsent_bytes(&self) -> usize {
         self.output.len() - self.sent
     }

@@ -78,7 +78,7 @@ impl Clients {
         this.client.take()
     }
 
-    /// Counters again what one has us hold. Returns what all have.
+    /// Counts again what one has us hold. Returns what all have.
     pub fn count_held(&mut self, token: Token) -> usize {
         if let Some(now) = self.get(token).map(|client| client.held_bytes()) {
             let this = &mut self.places[token.place as usize];
@@ -88,7 +88,7 @@ impl Clients {
         self.held_bytes
     }
 
-    /// Counters them.
+    /// Counts them.
     pub fn count(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -103,7 +103,7 @@ impl Control {
         mailbox.stops
     }
 
-    /// Counters a round of the gate.
+    /// Counts a round of the gate.
     pub fn turned(&self) {
         self.rounds.fetch_add(1, Ordering::Relaxed);
     }

@@ -84,7 +84,7 @@ pub struct PathFigures {
 }
 
 impl Counters {
-    /// Counters an answer. `path` is a label of [`super::routes::label`].
+    /// Counts an answer. `path` is a label of [`super::routes::label`].
     pub fn answered(&self, path: &'static str, status: u16, began: Instant) {
         let place = PATHS.iter().position(|(known, _)| *known == path);
         let counts = &self.paths[place.unwrap_or(PATHS.len())];
@@ -101,13 +101,13 @@ impl Counters {
             .fetch_add(microseconds, Ordering::Relaxed);
     }
 
-    /// Counters a connection that was closed.
+    /// Counts a connection that was closed.
     pub fn closed(&self, why: Closed) {
         let place = Closed::ALL.iter().position(|known| *known == why);
         self.closed[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counters a request that was refused before anybody looked what it asks for.
+    /// Counts a request that was refused before anybody looked what it asks for.
     pub fn refused(&self, why: Refusal) {
         let place = Refusal::ALL.iter().position(|known| *known == why);
         self.refused[place.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);

@@ -64,7 +64,7 @@ pub enum Kind {
     Gauge,
     /// Only goes up; its name ends in `_total`.
     Counter,
-    /// Counters by size.
+    /// Counts by size.
     Histogram,
 }
 

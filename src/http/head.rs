@@ -169,7 +169,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     }))
 }
 
-/// Counters the line ends before a request: clients send some after a body, and
+/// Counts the line ends before a request: clients send some after a body, and
 /// nginx passes over them.
 pub fn leading_line_ends(bytes: &[u8]) -> usize {
     let ends = bytes.iter().take_while(|it| matches!(it, b'\r' | b'\n'));
