@@ -54,7 +54,12 @@ ready() {
     local answer
     answer=$(curl --silent --show-error --max-time 5 --write-out ' %{http_code}' "http://127.0.0.1:$port/ready") || die "port $port does not answer"
     printf '         /ready: %s\n' "$answer"
-    case $answer in *'"ok":true'*' 200') ;; *) die "/ready on the forwarded port says $answer" ;; esac
+    case $answer in *'"ok":true'*' 200') ;; *)
+        in_vm 'uptime; sudo docker ps --all; sudo journalctl -u pgpair-guard -o cat | tail -n 30; sudo docker logs --tail 30 pgpair-a 2>&1;
+            sudo docker logs --tail 10 pgpair-probe 2>&1' >&2 || true
+        die "/ready on the forwarded port says $answer"
+        ;;
+    esac
 }
 
 replicates() {
