@@ -240,7 +240,7 @@ fn is_http(said: &str) -> Result<(), TestCaseError> {
     prop_assert!(said.is_empty() || said.starts_with("HTTP/1."), "{:?}", said);
     for head in said.split("HTTP/1.1 ").skip(1) {
         let status = head.get(..3).and_then(|it| it.parse::<u16>().ok());
-        let known = [200, 400, 404, 405, 408, 413, 431, 503, 505];
+        let known = [200, 400, 403, 404, 405, 408, 413, 431, 503, 505];
         prop_assert!(status.is_some_and(|it| known.contains(&it)), "{:?}", said);
     }
     Ok(())

@@ -34,7 +34,7 @@ const FLOOD: usize = 300;
 type Alarm = fn(&Deployment, &Guard<'_>, &str) -> Option<Fault<'static>>;
 
 /// What each of them is, and whether the guard has only just come.
-const ALARMS: [(&str, bool, Alarm); 11] = [
+const ALARMS: [(&str, bool, Alarm); 10] = [
     (
         "both nodes have a hundredth of a processor",
         false,
@@ -63,7 +63,6 @@ const ALARMS: [(&str, bool, Alarm); 11] = [
     ),
     ("the guard is frozen", false, guard_is_frozen),
     ("the host is overloaded", false, host_is_overloaded),
-    ("the primary's memory is taken", false, memory_is_taken),
     ("the primary's disk is slow", false, its_disk_is_slow),
     ("both disks are slow", true, both_disks_are_slow),
 ];
@@ -272,41 +271,6 @@ fn host_is_overloaded(_: &Deployment, _: &Guard<'_>, _: &str) -> Option<Fault<'s
     }))
 }
 
-/// Programs beside the server take all of the container's memory, again and again; the
-/// kernel ends them, as they hold most.
-fn memory_is_taken(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
-    let script = "while :; do head -c 1000000000 /dev/zero | tail -n 1 >/dev/null; done";
-    let mut taking = Command::new("docker");
-    taking.args([
-        "exec",
-        "-u",
-        "postgres",
-        &pair.container(primary),
-        "sh",
-        "-c",
-        script,
-    ]);
-    let taking = taking
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut taking = taking.spawn().expect("docker runs");
-    let name = pair.container(primary);
-    let spent = move || {
-        let usage = docker(&["stats", "--no-stream", "--format", "{{.MemPerc}}", &name]);
-        let percent: f64 = usage.trim_end_matches('%').parse().expect("a number");
-        (percent > 80.0).then_some(())
-    };
-    eventually(Duration::from_secs(20), "its memory is taken", spent);
-    let pair_name = pair.container(primary);
-    Some(Fault::new(move || {
-        // The shell first: it would start the next.
-        let end = "pkill -KILL -u postgres -x sh; pkill -KILL -x head; pkill -KILL -x tail; true";
-        docker(&["exec", "-u", "postgres", &pair_name, "bash", "-c", end]);
-        process::end(&mut taking);
-    }))
-}
-
 fn its_disk_is_slow(pair: &Deployment, _: &Guard<'_>, primary: &str) -> Option<Fault<'static>> {
     Some(disks_are_slow(pair, primary, &[primary]))
 }
@@ -348,8 +312,34 @@ fn disks_are_slow(pair: &Deployment, primary: &str, nodes: &[&str]) -> Fault<'st
     })
 }
 
-/// How many writes a second the kernel lets through to a disk, by the container's
-/// control group: of version 1 or 2.
+/// A container's control group, of version 1 or 2.
+struct ControlGroup {
+    /// A line a controller in version 1, one for all in version 2.
+    lines: String,
+}
+
+impl ControlGroup {
+    fn of(pair: &Deployment, node: &str) -> ControlGroup {
+        let pid = pair.inspect(node)["State"]["Pid"].to_string();
+        let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+        ControlGroup { lines }
+    }
+
+    /// Returns a file of a controller: by its name in version 1, or in version 2.
+    fn file(&self, controller: &str, first: &str, second: &str) -> PathBuf {
+        let path = |of: &str| {
+            let mut lines = self.lines.lines();
+            lines.find_map(|line| line.split_once(of).map(|(_, path)| path.to_owned()))
+        };
+        let file = match path(&format!(":{controller}:")) {
+            Some(path) => format!("/sys/fs/cgroup/{controller}{path}/{first}"),
+            None => format!("/sys/fs/cgroup{}/{second}", path("0::").expect("a group")),
+        };
+        file.into()
+    }
+}
+
+/// How many writes a second the kernel lets through to a disk.
 struct DiskLimit {
     file: PathBuf,
     device: String,
@@ -357,18 +347,9 @@ struct DiskLimit {
 
 impl DiskLimit {
     fn on(pair: &Deployment, node: &str, device: &str) -> DiskLimit {
-        let pid = pair.inspect(node)["State"]["Pid"].to_string();
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
-        let group = |of: &str| {
-            let mut lines = groups.lines();
-            lines.find_map(|line| line.split_once(of).map(|(_, path)| path.to_owned()))
-        };
-        let file = match group(":blkio:") {
-            Some(path) => format!("/sys/fs/cgroup/blkio{path}/blkio.throttle.write_iops_device"),
-            None => format!("/sys/fs/cgroup{}/io.max", group("0::").expect("a group")),
-        };
+        let first = "blkio.throttle.write_iops_device";
         DiskLimit {
-            file: file.into(),
+            file: ControlGroup::of(pair, node).file("blkio", first, "io.max"),
             device: device.to_owned(),
         }
     }
