@@ -37,6 +37,7 @@ const POSTGRES_AT_MOST: Duration = Duration::from_secs(90);
 const REMOVE: &str = r#"
 case $1 in pgpair-test-*) ;; *) exit 1 ;; esac
 docker ps --all --quiet --filter label=org.pgpair.project=$1 | xargs -r docker rm --force --volumes
+iptables -w -S DOCKER-USER | sed -n "/ pgpair-network-$1 /s/^-A/-D/p" | xargs -r -L 1 iptables -w
 docker network ls --quiet --filter label=org.pgpair.project=$1 | xargs -r docker network rm
 rm -rf "/srv/$1"
 "#;

@@ -21,7 +21,8 @@ opened() {
 }
 
 close() {
-  set -- "$1" -d "$2" ! -i "$3" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "$mark" -j DROP
+  # Among themselves containers may speak, whoever has this network next.
+  set -- "$1" -d "$2" ! -s "$2" ! -i "$3" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "$mark" -j DROP
   tables=$1
   shift
   # Of an earlier network of this name there may be another.
