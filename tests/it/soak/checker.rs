@@ -221,6 +221,7 @@ impl Checker<'_> {
             self.truth.always(node, claim, from, to) && !self.is_excused(node, excuses, from, to)
         };
         let none = |it| self.truth.never(it, Claim::Writable, from, to);
+        let streamed = || was(node, Claim::Streams) && self.nobody_denies(node, from, to);
         match ask {
             Ask::Ready => was(node, Claim::Writable),
             // Of two primaries either may be the one where a commit is tried.
@@ -228,9 +229,9 @@ impl Checker<'_> {
                 was(node, Claim::Writable) && was(node, Claim::Commits) && others(node).all(none)
             }
             Ask::Primary => was(node, Claim::Writable) && others(node).all(none),
-            Ask::Replica(None) => was(node, Claim::Streams),
+            Ask::Replica(None) => streamed(),
             Ask::Replica(Some(limit)) => {
-                was(node, Claim::Streams)
+                streamed()
                     && others(node).any(|primary| {
                         was(primary, Claim::Writable)
                             && self
@@ -246,7 +247,7 @@ impl Checker<'_> {
                     Ask::Sync => Claim::TellsSync,
                     _ => Claim::TellsAsync,
                 };
-                was(node, Claim::Streams) && others(node).any(|primary| was(primary, claim))
+                streamed() && others(node).any(|primary| was(primary, claim))
             }
         }
     }
@@ -327,17 +328,15 @@ impl Checker<'_> {
     /// is behind. What is not told must be unknown for a reason.
     fn check_replication(&self, node: usize, said: &Value, asked: &Asked) -> Result<(), String> {
         let name = NODES[node];
-        let streamed = self.always_lately(node, Claim::Streams, asked);
+        let streamed = self.always_lately(node, Claim::Streams, asked)
+            && self.nobody_denies(node, self.lately(asked), asked.received);
         let can_be = match said["streams"].as_bool() {
             Some(true) => !self.never_lately(node, Claim::Streams, asked),
             Some(false) | None => !streamed,
         };
         expect(can_be, &format!("{name} streams: {}", said["streams"]))?;
         let primary = others(node).find(|&it| self.always_lately(it, Claim::Writable, asked));
-        let (true, Some(primary)) = (
-            streamed && primary.is_some_and(|it| self.sends(it, asked)),
-            primary,
-        ) else {
+        let (true, Some(primary)) = (streamed, primary) else {
             return Ok(());
         };
         let lag = said["lag"].as_f64();
@@ -383,7 +382,10 @@ impl Checker<'_> {
         let all = || 0..NODES.len();
         let streams = |primary| others(primary).any(|it| can_be(it, Claim::Streams));
         let broken = |primary| {
-            !self.sends(primary, asked) || !others(primary).any(|it| must_be(it, Claim::Streams))
+            let (from, to) = (self.lately(asked), asked.received);
+            let sends = self.sends(primary, from, to)
+                && !self.is_excused(primary, &[Excused::Node], from, to);
+            !sends || !others(primary).any(|it| must_be(it, Claim::Streams))
         };
         let can_be_said = match verdict {
             "ok" => all().any(|it| can_be(it, Claim::Writable) && streams(it)),
@@ -400,13 +402,18 @@ impl Checker<'_> {
         expect(can_be_said, &format!("the pair is not {verdict}"))
     }
 
-    /// Says whether a standby certainly read from a node: a receiver whose sender was
-    /// killed while they were apart goes on saying that it streams.
-    fn sends(&self, primary: usize, asked: &Asked) -> bool {
+    /// Says whether a standby certainly read from a node all the time.
+    fn sends(&self, primary: usize, from: At, to: At) -> bool {
         let tells = [Claim::TellsAsync, Claim::TellsSync];
-        tells
-            .into_iter()
-            .any(|claim| self.always_lately(primary, claim, asked))
+        let told = |claim| self.truth.always(primary, claim, from, to);
+        tells.into_iter().any(told)
+    }
+
+    /// Says whether no primary was there that did not send: a receiver whose sender was
+    /// killed while they were apart goes on saying that it streams.
+    fn nobody_denies(&self, node: usize, from: At, to: At) -> bool {
+        others(node)
+            .all(|it| self.truth.never(it, Claim::Writable, from, to) || self.sends(it, from, to))
     }
 
     fn never_lately(&self, node: usize, claim: Claim, asked: &Asked) -> bool {

@@ -390,6 +390,11 @@ fn receiver_whose_sender_was_killed_proves_no_streaming() {
             "{at} {verdict} {lag}"
         );
     }
+    for path in ["/replica", "/nodes/b/replica"] {
+        holds(&truth, path, 5_000, "y");
+        holds(&truth, path, 12_000, "yn");
+        holds(&truth, path, 19_500, "y");
+    }
 }
 
 #[test]
