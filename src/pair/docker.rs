@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::runtime::process::{self, Outcome, ProcessError};
 
 /// Longest for a question, on a host that is very busy.
-const MAX_ASK: Duration = Duration::from_secs(15);
+pub const MAX_ASK: Duration = Duration::from_secs(15);
 
 /// Longest for starting, killing or removing a container.
 const MAX_ACT: Duration = Duration::from_secs(60);
@@ -91,17 +91,8 @@ fn parse(line: &str) -> Option<Container> {
 ///
 /// # Errors
 ///
-/// Fails if Docker does not answer.
-pub fn inspect(name: &str) -> Result<Option<Container>, DockerError> {
-    inspect_within(name, MAX_ASK)
-}
-
-/// As [`inspect`], and waits no longer than this.
-///
-/// # Errors
-///
-/// As [`inspect`].
-pub fn inspect_within(name: &str, within: Duration) -> Result<Option<Container>, DockerError> {
+/// Fails if Docker does not answer within the limit.
+pub fn inspect(name: &str, within: Duration) -> Result<Option<Container>, DockerError> {
     const VERB: &str = "inspect";
     let arguments = ["inspect", "--type", "container", FORMAT, name];
     let done = run(VERB, &arguments, within)?;

@@ -1,7 +1,6 @@
 //! `pgpair failover`: replaces a primary that is dead or frozen.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::{Error, Why, refused};
 use super::failure_detector::Decision;
@@ -75,9 +74,9 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
             ),
         ));
     }
-    let asked = Instant::now();
+    let asked = pair.now();
     can_be_promoted(pair, to)?;
-    let took = asked.elapsed();
+    let took = pair.since(asked);
     pair.has_room(to)?;
     let ran = !pair.is_down(from)?;
     if ran && took > QUICK {
@@ -100,10 +99,10 @@ pub fn replace(pair: &Pair, held: &Held, from: Node, accept_loss: bool) -> Resul
 /// Sees that the primary is dead, or silent with nobody to say that it lives.
 fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
     let container = pair.layout.container(from);
-    let began = Instant::now();
+    let began = pair.now();
     let mut watch = Watch::of(pair, from)?;
     loop {
-        let looked = Instant::now();
+        let looked = pair.now();
         if pair.is_down(from)? {
             pair.say(&format!("{from} does not run"));
             return Ok(());
@@ -117,7 +116,7 @@ fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
                 ));
             }
             Decision::Replace => break,
-            Decision::Wait(reason) if began.elapsed() > MAX_CONFIRM || reason.is_life() => {
+            Decision::Wait(reason) if pair.since(began) > MAX_CONFIRM || reason.is_life() => {
                 return Err(refused(
                     Why::PrimaryMayLive,
                     format!(
@@ -127,7 +126,7 @@ fn confirm(pair: &Pair, from: Node) -> Result<(), Error> {
                     ),
                 ));
             }
-            _ => thread::sleep(POLL_INTERVAL.saturating_sub(looked.elapsed())),
+            _ => pair.sleep(POLL_INTERVAL.saturating_sub(pair.since(looked))),
         }
     }
     pair.say(&format!(

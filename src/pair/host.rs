@@ -2,23 +2,23 @@
 //! what every command does with them.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
-use super::docker::{self, Container, DockerError};
+use super::docker::{Container, DockerError, MAX_ASK};
 use super::error::{Error, Why, failed, refused};
 use super::files::{self, NodeDisk};
 use super::layout::{Layout, Node};
-use super::local_client::{Server, SqlError};
-use super::process_table::{self, Whose};
+use super::local_client::{Row, SqlError};
+use super::machine::{Machine, STOP_GENTLY, Stop, Stopped, ThisMachine};
+use super::process_table::Whose;
 use crate::pg::control_file::Ended;
 use crate::pg::data_dir::{Folder, Place};
 use crate::pg::lsn::Lsn;
-use crate::runtime::threads::{self, lock};
+use crate::runtime::threads::lock;
 
 /// Longest for a question to a server that is well.
 pub const MAX_SQL: Duration = Duration::from_secs(5);
@@ -37,16 +37,6 @@ const ASK_ENGINE_EVERY: Duration = Duration::from_millis(250);
 
 /// How often a container is stopped anew that somebody else starts.
 const STOP_TRIES: usize = 3;
-
-/// Longest for a server that is asked to stop: two minutes, as the containers
-/// have before Docker kills them.
-const STOP_GENTLY: Duration = Duration::from_secs(120);
-
-/// The same for one that may be asked before it listens.
-const STOP_SOON: Duration = Duration::from_secs(5);
-
-/// The same for one that is killed already, and that Docker may be starting.
-const STOP_NOW: Duration = Duration::from_secs(1);
 
 /// Longest for a primary to write down that it is shut down. A checkpoint was
 /// made a moment before.
@@ -67,6 +57,8 @@ const MAX_KILL: Duration = Duration::from_secs(15);
 pub struct Pair {
     /// What it is called and where it lies.
     pub layout: Layout,
+    /// Where it runs.
+    pub machine: Arc<dyn Machine>,
     began: Instant,
     output: Output,
     /// The ids of the nodes' containers, as they were last seen.
@@ -84,25 +76,55 @@ pub enum Output {
     Log,
 }
 
-/// How a node is brought to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Cleanly, as long as it takes.
-    Gently,
-    /// Cleanly if that comes about soon: it is fenced, and in the way.
-    Soon,
-    /// At once, however it feels.
-    Now,
-}
-
 impl Pair {
     /// Makes the pair; touches nothing.
     pub fn new(layout: Layout, output: Output) -> Pair {
+        let machine = Arc::new(ThisMachine::of(&layout));
+        Pair::on(machine, layout, output)
+    }
+
+    /// As [`Pair::new`], on this machine.
+    pub fn on(machine: Arc<dyn Machine>, layout: Layout, output: Output) -> Pair {
         Pair {
             layout,
-            began: Instant::now(),
+            began: machine.now(),
+            machine,
             output,
             containers: Mutex::default(),
+        }
+    }
+
+    /// Returns the time.
+    pub fn now(&self) -> Instant {
+        self.machine.now()
+    }
+
+    /// Returns the time since then.
+    pub fn since(&self, then: Instant) -> Duration {
+        self.now().saturating_duration_since(then)
+    }
+
+    /// Waits.
+    pub fn sleep(&self, time: Duration) {
+        self.machine.sleep(time);
+    }
+
+    /// Tries until it works; returns the last error once the time is up.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the last try's error.
+    pub fn until<T, E>(
+        &self,
+        within: Duration,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let limit = self.now() + within;
+        loop {
+            match attempt() {
+                Err(_) if self.now() < limit => self.sleep(POLL_INTERVAL),
+                outcome => return outcome,
+            }
         }
     }
 
@@ -110,11 +132,11 @@ impl Pair {
     pub fn say(&self, text: &str) {
         log::info!(
             "step at_ms={} text={text:?}",
-            self.began.elapsed().as_millis()
+            self.since(self.began).as_millis()
         );
         match &self.output {
             Output::Lines => {
-                let at = self.began.elapsed().as_secs_f64();
+                let at = self.since(self.began).as_secs_f64();
                 // Who reads may have gone: the work goes on.
                 let _ = writeln!(io::stdout(), "{at:8.3} s  {text}");
             }
@@ -132,8 +154,8 @@ impl Pair {
     }
 
     /// Returns a node's server.
-    pub fn server(&self, node: Node) -> Server {
-        Server::of(&self.layout, node)
+    pub fn server(&self, node: Node) -> Server<'_> {
+        Server { pair: self, node }
     }
 
     /// Asks a node for one value.
@@ -178,7 +200,7 @@ impl Pair {
     /// As [`Pair::container`].
     pub fn container_if_any(&self, node: Node) -> Result<Option<Container>, Error> {
         let name = self.layout.container(node);
-        let found = docker::inspect(&name).map_err(|error| {
+        let found = self.machine.inspect(&name, MAX_ASK).map_err(|error| {
             refused(
                 Why::EngineSilent,
                 format!("{error}: see that Docker answers (docker ps), then run this again"),
@@ -227,14 +249,8 @@ impl Pair {
 
     fn look(&self, node: Node, container: Option<String>) -> Result<Vec<u32>, Error> {
         let place = self.place_of(node)?;
-        process_table::at_work(Whose { place, container }).ok_or_else(|| {
-            failed(
-                Why::ProcessesUnknown,
-                format!(
-                    "it cannot be seen in time who works for {node}: a file system may be dead"
-                ),
-            )
-        })
+        let found = self.machine.processes(Whose { place, container });
+        found.ok_or_else(|| processes_unknown(node))
     }
 
     fn place_of(&self, node: Node) -> Result<Option<Place>, Error> {
@@ -253,17 +269,18 @@ impl Pair {
     ///
     /// As [`Pair::processes`].
     pub fn signal(&self, node: Node, pids: &[u32], signal: Signal) -> Result<(), Error> {
-        let hold = |pid: &u32| {
-            let number = i32::try_from(*pid).ok().and_then(Pid::from_raw)?;
-            Some((*pid, pidfd_open(number, PidfdFlags::empty()).ok()?))
-        };
-        let held: Vec<_> = pids.iter().filter_map(hold).collect();
-        // A descriptor is of whoever had the number then.
-        let still = self.at_work(node)?;
-        for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
-            let _ = pidfd_send_signal(process, signal);
-        }
-        Ok(())
+        let place = self.place_of(node)?;
+        let container = lock(&self.containers)[node.index()].clone();
+        let sent = self
+            .machine
+            .signal(Whose { place, container }, pids, signal);
+        sent.ok_or_else(|| processes_unknown(node))
+    }
+
+    /// Says whether a process calls itself so: PostgreSQL's tell their work.
+    pub fn is_called(&self, pid: u32, title: &str) -> bool {
+        let process = self.machine.process(pid);
+        process.is_some_and(|process| process.title.contains(title))
     }
 
     /// Says whether nothing of a node is at work any more: by Docker, and by the
@@ -278,15 +295,24 @@ impl Pair {
         Ok(!runs && self.at_work(node)?.is_empty())
     }
 
+    fn begin_stop(&self, node: Node, how: Stop) -> Result<Stopping, Error> {
+        let stopped = self.machine.stop(&self.layout.container(node), how);
+        let stopped = stopped.map_err(|error| no_thread(&error))?;
+        Ok(Stopping {
+            stopped,
+            known: None,
+        })
+    }
+
     /// Stops a node and sees that it is down.
     ///
     /// # Errors
     ///
     /// Fails if Docker cannot, or something still works in its data.
     pub fn stop(&self, node: Node, how: Stop) -> Result<(), Error> {
-        let mut stopping = Stopping::begin(self.layout.container(node), how)?;
+        let mut stopping = self.begin_stop(node, how)?;
         self.nobody_is_at_work(node, &mut stopping)?;
-        stopping.end()
+        stopping.end(self)
     }
 
     /// Stops a node and makes certain that it cannot take a write any more,
@@ -306,14 +332,14 @@ impl Pair {
             if how == Stop::Now {
                 self.fence(node, place)?;
             }
-            let mut stopping = Stopping::begin(self.layout.container(node), how)?;
+            let mut stopping = self.begin_stop(node, how)?;
             self.nobody_is_at_work(node, &mut stopping)?;
             self.fence(node, place)?;
             // Between the two somebody may have started it as a primary.
             if self.at_work(node)?.is_empty() {
                 return Ok(stopping);
             }
-            stopping.end()?;
+            stopping.end(self)?;
         }
         Err(failed(
             Why::StartedByAnother,
@@ -332,21 +358,21 @@ impl Pair {
     pub fn shut_down_and_fence(&self, node: Node, sender: Option<u32>) -> Result<ShutDown, Error> {
         self.know_container(node);
         let place = self.place_of(node)?;
-        let mut stopping = Stopping::begin(self.layout.container(node), Stop::Gently)?;
+        let mut stopping = self.begin_stop(node, Stop::Gently)?;
         let shut_down = self.is_shut_down(node, sender, &mut stopping);
         let fenced = shut_down.and_then(|end| self.fence(node, place).map(|()| end));
         match fenced {
             Ok(end) => Ok(ShutDown {
                 end,
                 place,
-                fenced_at: Instant::now(),
+                fenced_at: self.now(),
                 stopping,
             }),
             Err(trouble) => {
                 if self.is_no_primary(node) {
                     self.kill_what_is_left(node);
                 }
-                stopping.end_within(MAX_KILL);
+                stopping.end_within(self, MAX_KILL);
                 Err(trouble)
             }
         }
@@ -360,15 +386,13 @@ impl Pair {
         sender: Option<u32>,
         stopping: &mut Stopping,
     ) -> Result<Lsn, Error> {
-        let began = Instant::now();
+        let began = self.now();
         let limit = began + MAX_SHUT_DOWN;
         loop {
             let pids = self.processes(node)?;
-            if sender.is_some() && began.elapsed() > MAX_SENDERS {
+            if sender.is_some() && self.since(began) > MAX_SENDERS {
                 // One whose receiver takes nothing holds up the last checkpoint.
-                let others = |pid: &u32| {
-                    sender != Some(*pid) && process_table::title_of(*pid).contains("walsender")
-                };
+                let others = |pid: &u32| sender != Some(*pid) && self.is_called(*pid, "walsender");
                 let others: Vec<u32> = pids.iter().copied().filter(others).collect();
                 self.signal(node, &others, Signal::TERM)?;
             }
@@ -382,13 +406,13 @@ impl Pair {
                 _ if pids.is_empty() => {
                     format!("its log says why: docker logs {name}")
                 }
-                _ if Instant::now() > limit => {
+                _ if self.now() > limit => {
                     format!(
                         "processes {pids:?} still work in its data after {MAX_SHUT_DOWN:?}: docker logs {name}"
                     )
                 }
                 _ => {
-                    thread::sleep(POLL_INTERVAL);
+                    self.sleep(POLL_INTERVAL);
                     continue;
                 }
             };
@@ -409,9 +433,9 @@ impl Pair {
     pub fn end_what_is_left(&self, node: Node, shut_down: &ShutDown) -> Result<(), Error> {
         let since = shut_down.fenced_at;
         let left = || self.at_work_since_before(node, since);
-        let limit = Instant::now() + MAX_LEFT;
-        while !left()?.is_empty() && Instant::now() < limit {
-            thread::sleep(POLL_INTERVAL);
+        let limit = self.now() + MAX_LEFT;
+        while !left()?.is_empty() && self.now() < limit {
+            self.sleep(POLL_INTERVAL);
         }
         let pids = left()?;
         if !pids.is_empty() {
@@ -419,20 +443,20 @@ impl Pair {
                 "killing what is left of {node}: the processes {pids:?} wait for others"
             ));
         }
-        let limit = Instant::now() + MAX_KILL;
+        let limit = self.now() + MAX_KILL;
         loop {
             let pids = left()?;
             if pids.is_empty() {
                 break;
             }
             self.signal(node, &pids, Signal::KILL)?;
-            if Instant::now() > limit {
+            if self.now() > limit {
                 return Err(failed(
                     Why::NotStopped,
                     format!("processes {pids:?} of {node} cannot be killed"),
                 ));
             }
-            thread::sleep(POLL_INTERVAL);
+            self.sleep(POLL_INTERVAL);
         }
         let disk = NodeDisk::read(&self.layout, node);
         if disk.control()?.ended == Ended::InProduction {
@@ -476,26 +500,25 @@ impl Pair {
     ///
     /// Fails if it does not end.
     pub fn kill(&self, node: Node) -> Result<(), Error> {
-        let since = Instant::now();
-        let container = self.layout.container(node);
+        let since = self.now();
         // A frozen container must be thawed to end.
-        let mut stopping = Stopping::begin(container, Stop::Now)?;
+        let mut stopping = self.begin_stop(node, Stop::Now)?;
         let limit = since + MAX_KILL;
         loop {
             let left = self.at_work_since_before(node, since)?;
             if left.is_empty() {
                 break;
             }
-            if Instant::now() > limit {
+            if self.now() > limit {
                 return Err(failed(
                     Why::NotStopped,
                     format!("processes {left:?} of {node} do not end"),
                 ));
             }
             self.signal(node, &left, Signal::KILL)?;
-            thread::sleep(POLL_INTERVAL);
+            self.sleep(POLL_INTERVAL);
         }
-        stopping.end_within(MAX_KILL);
+        stopping.end_within(self, MAX_KILL);
         Ok(())
     }
 
@@ -505,20 +528,21 @@ impl Pair {
         let margin = Duration::from_millis(50);
         let mut pids = self.at_work(node)?;
         pids.retain(|pid| {
-            process_table::age_of(*pid).is_some_and(|age| age + margin > since.elapsed())
+            let process = self.machine.process(*pid);
+            process.is_some_and(|process| process.age + margin > self.since(since))
         });
         Ok(pids)
     }
 
     /// Waits until no process works in a node's data.
     fn nobody_is_at_work(&self, node: Node, stopping: &mut Stopping) -> Result<(), Error> {
-        let limit = Instant::now() + STOP_GENTLY + MAX_KILL;
+        let limit = self.now() + STOP_GENTLY + MAX_KILL;
         loop {
             let done = stopping.outcome();
             let pids = self.at_work(node)?;
             match done {
                 _ if pids.is_empty() => return Ok(()),
-                None if Instant::now() < limit => thread::sleep(POLL_INTERVAL),
+                None if self.now() < limit => self.sleep(POLL_INTERVAL),
                 None => {
                     return Err(failed(
                         Why::NotStopped,
@@ -616,8 +640,8 @@ impl Pair {
         let name = self.layout.container(node);
         let container = self.container(node)?;
         let started = match container.paused {
-            true => docker::unpause(&name),
-            false => docker::start(&name),
+            true => self.machine.unpause(&name),
+            false => self.machine.start(&name),
         };
         started.map_err(|error| docker_failed(&error))
     }
@@ -628,9 +652,9 @@ impl Pair {
     ///
     /// Fails with what Docker said last.
     pub fn start_at_last(&self, node: Node) -> Result<(), Error> {
-        until(MAX_ENGINE_BACK, || {
+        self.until(MAX_ENGINE_BACK, || {
             let started = self.start(node);
-            started.inspect_err(|_| thread::sleep(ASK_ENGINE_EVERY))
+            started.inspect_err(|_| self.sleep(ASK_ENGINE_EVERY))
         })
     }
 
@@ -641,7 +665,7 @@ impl Pair {
     /// Fails with what it said last.
     pub fn answers(&self, node: Node, within: Duration) -> Result<(), Error> {
         let server = self.server(node);
-        let asked = until(within, || server.value("SELECT 1", MAX_SQL));
+        let asked = self.until(within, || server.value("SELECT 1", MAX_SQL));
         asked
             .map(drop)
             .map_err(|error| self.no_answer(node, &error))
@@ -673,50 +697,71 @@ pub struct ShutDown {
     pub stopping: Stopping,
 }
 
+/// A node's server, asked over a new connection each time.
+#[derive(Debug)]
+pub struct Server<'a> {
+    pair: &'a Pair,
+    node: Node,
+}
+
+impl Server<'_> {
+    /// Runs statements; returns the rows of all of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server does not answer within the limit, or says no.
+    pub fn rows(&self, sql: &str, within: Duration) -> Result<Vec<Row>, SqlError> {
+        self.pair.machine.sql(self.node, sql, within)
+    }
+
+    /// As [`Server::rows`]: the first row's cells, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// Also fails if there is no row.
+    pub fn row(&self, sql: &str, within: Duration) -> Result<Row, SqlError> {
+        let rows = self.rows(sql, within)?;
+        let first = rows.into_iter().next();
+        first.ok_or_else(|| SqlError::Said("no row where one was expected".to_owned()))
+    }
+
+    /// As [`Server::row`]: the first cell, empty for NULL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::row`].
+    pub fn value(&self, sql: &str, within: Duration) -> Result<String, SqlError> {
+        let row = self.row(sql, within)?;
+        Ok(row.into_iter().next().flatten().unwrap_or_default())
+    }
+}
+
 /// A container that Docker is stopping.
 #[derive(Debug)]
 pub struct Stopping {
-    outcome: Receiver<Result<(), DockerError>>,
+    stopped: Stopped,
     known: Option<Result<(), DockerError>>,
 }
 
 impl Stopping {
-    fn begin(container: String, how: Stop) -> Result<Stopping, Error> {
-        let (sender, outcome) = channel();
-        threads::spawn("stop".to_owned(), move || {
-            let stopped = match how {
-                Stop::Gently => docker::stop(&container, STOP_GENTLY),
-                Stop::Soon => docker::stop(&container, STOP_SOON),
-                // What is about to be restarted does not run, and must be told.
-                Stop::Now => {
-                    docker::kill(&container).and_then(|()| docker::stop(&container, STOP_NOW))
-                }
-            };
-            // Nobody may wait for it any more.
-            let _ = sender.send(stopped);
-        })
-        .map_err(|error| {
-            failed(
-                Why::NoResources,
-                format!("no thread can be started: {error}"),
-            )
-        })?;
-        let known = None;
-        Ok(Stopping { outcome, known })
-    }
-
     /// Returns how it ended, if it has.
     fn outcome(&mut self) -> Option<&Result<(), DockerError>> {
         if self.known.is_none() {
-            self.known = self.outcome.try_recv().ok();
+            self.known = match self.stopped.try_recv() {
+                Ok(result) => Some(result),
+                Err(TryRecvError::Empty) => None,
+                // The thread is gone, and Docker with it: nobody will say more.
+                Err(TryRecvError::Disconnected) => Some(Ok(())),
+            };
         }
         self.known.as_ref()
     }
 
     /// Waits until Docker has done with it, but no longer than this.
-    pub fn end_within(&mut self, within: Duration) {
-        if self.known.is_none() {
-            self.known = self.outcome.recv_timeout(within).ok();
+    pub fn end_within(&mut self, pair: &Pair, within: Duration) {
+        let limit = pair.now() + within;
+        while self.outcome().is_none() && pair.now() < limit {
+            pair.sleep(POLL_INTERVAL);
         }
     }
 
@@ -725,12 +770,23 @@ impl Stopping {
     /// # Errors
     ///
     /// Fails if Docker could not stop it.
-    pub fn end(self) -> Result<(), Error> {
-        let outcome = self.known.or_else(|| self.outcome.recv().ok());
-        outcome
-            .unwrap_or(Ok(()))
-            .map_err(|error| docker_failed(&error))
+    pub fn end(mut self, pair: &Pair) -> Result<(), Error> {
+        while self.outcome().is_none() {
+            pair.sleep(POLL_INTERVAL);
+        }
+        match self.known {
+            Some(Err(error)) => Err(docker_failed(&error)),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Tells that no thread can be started.
+pub fn no_thread(error: &io::Error) -> Error {
+    failed(
+        Why::NoResources,
+        format!("no thread can be started: {error}"),
+    )
 }
 
 /// Tells of a failure of Docker's in the midst of something.
@@ -738,17 +794,9 @@ pub fn docker_failed(error: &DockerError) -> Error {
     failed(Why::EngineFailed, error.to_string())
 }
 
-/// Tries until it works; returns the last error once the time is up.
-///
-/// # Errors
-///
-/// Fails with the last try's error.
-pub fn until<T, E>(within: Duration, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    let limit = Instant::now() + within;
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < limit => thread::sleep(POLL_INTERVAL),
-            outcome => return outcome,
-        }
-    }
+fn processes_unknown(node: Node) -> Error {
+    failed(
+        Why::ProcessesUnknown,
+        format!("it cannot be seen in time who works for {node}: a file system may be dead"),
+    )
 }

@@ -110,27 +110,6 @@ impl Server {
         Ok(receiver)
     }
 
-    /// As [`Server::rows`]: the first row's cells, which must be there.
-    ///
-    /// # Errors
-    ///
-    /// Also fails if there is no row.
-    pub fn row(&self, sql: &str, within: Duration) -> Result<Row, SqlError> {
-        let rows = self.rows(sql, within)?;
-        let first = rows.into_iter().next();
-        first.ok_or_else(|| SqlError::Said("no row where one was expected".to_owned()))
-    }
-
-    /// As [`Server::row`]: the first cell, empty for NULL.
-    ///
-    /// # Errors
-    ///
-    /// As [`Server::row`].
-    pub fn value(&self, sql: &str, within: Duration) -> Result<String, SqlError> {
-        let row = self.row(sql, within)?;
-        Ok(row.into_iter().next().flatten().unwrap_or_default())
-    }
-
     fn ask(&self, sql: &str, within: Duration) -> Result<Vec<Row>, SqlError> {
         Connection(self.connect(within)?).ask(sql)
     }

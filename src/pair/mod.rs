@@ -3,6 +3,7 @@
 //!
 //! - [`files`] says who is primary, and holds the fence; [`docker`] runs the
 //!   containers, [`local_client`] asks the servers; [`host`] is all of it at hand.
+//! - [`machine`] is the seam under all of it: the real one, or a test's model.
 //! - [`socket`] is the only way to a server, as a container may write where it lies.
 //! - [`transition`] is the one way in which a primary moves; [`switchover`] and
 //!   [`failover`] decide whether it may, [`rejoin`] brings the other node back.
@@ -20,6 +21,7 @@ pub mod guard;
 pub mod host;
 pub mod layout;
 pub mod local_client;
+pub mod machine;
 pub mod process_table;
 pub mod pulse;
 pub mod rejoin;

@@ -1,5 +1,6 @@
 //! What the kernel says of processes and of the host's pressure.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,13 +29,23 @@ const IO_PRESSURE: f64 = 60.0;
 /// Processes that want to run, for each processor.
 const LOAD: f64 = 10.0;
 
-/// What a process does.
+/// What the kernel says of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// It is stopped by a signal, or dead.
     pub frozen: bool,
     /// The nanoseconds that it has run for.
     pub ran: u64,
+    /// Its parent, by its id on the host.
+    pub parent: u32,
+    /// How long it has been there.
+    pub age: Duration,
+    /// The name of its program, cut as the kernel does it.
+    pub name: String,
+    /// What it calls itself: PostgreSQL's tell their work.
+    pub title: String,
+    /// Its id in its own container.
+    pub inner_pid: u32,
 }
 
 /// What somebody who works for a node has in common.
@@ -94,47 +105,40 @@ pub fn place_of(pid: u32) -> Option<Place> {
 
 /// Reads what a process does; nothing once it is gone.
 pub fn read(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+    let text = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let stat = text("stat")?;
     let fields = fields(&stat)?;
+    let schedstat = text("schedstat");
     Some(Process {
         frozen: matches!(*fields.first()?, "T" | "t" | "Z" | "X"),
         ran: schedstat
             .and_then(|text| text.split(' ').next()?.parse().ok())
             .or_else(|| ticks(&fields))?,
+        parent: fields.get(1)?.parse().ok()?,
+        age: age(&fields)?,
+        name: text("comm").unwrap_or_default().trim_end().to_owned(),
+        title: title_of(pid),
+        inner_pid: inner_pid(pid).unwrap_or(pid),
     })
-}
-
-/// Returns a process's parent.
-pub fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    fields(&stat)?.get(1)?.parse().ok()
 }
 
 /// Returns the one of these that the others descend from. One that has ended
 /// meanwhile has no parent either, and may have any number.
-pub fn eldest(pids: &[u32]) -> Option<u32> {
-    let from_outside = |pid: &u32| parent_of(*pid).is_some_and(|it| !pids.contains(&it));
-    let eldest: Vec<u32> = pids.iter().copied().filter(from_outside).collect();
+pub fn eldest(processes: &BTreeMap<u32, Process>) -> Option<u32> {
+    let from_outside = |process: &Process| !processes.contains_key(&process.parent);
+    let eldest = processes.iter().filter(|(_, it)| from_outside(it));
+    let eldest: Vec<_> = eldest.collect();
     // Of several, as where a person has opened a shell there, the container's own.
-    let own = eldest.iter().find(|pid| inner_pid(**pid) == Some(1));
-    own.or(eldest.first()).copied()
+    let own = eldest.iter().find(|(_, it)| it.inner_pid == 1);
+    own.or(eldest.first()).map(|(pid, _)| **pid)
 }
 
-/// Returns the name of a process's program, cut as the kernel does it.
-pub fn name_of(pid: u32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
-}
-
-/// Returns what a process calls itself: PostgreSQL's tell their work.
-pub fn title_of(pid: u32) -> String {
+fn title_of(pid: u32) -> String {
     let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&title).into_owned()
 }
 
-/// Returns a process's id in its own container.
-pub fn inner_pid(pid: u32) -> Option<u32> {
+fn inner_pid(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()
@@ -142,10 +146,8 @@ pub fn inner_pid(pid: u32) -> Option<u32> {
     line.split_whitespace().next_back()?.parse().ok()
 }
 
-/// Returns how long a process has been there.
-pub fn age_of(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let begun: f64 = fields(&stat)?.get(19)?.parse().ok()?;
+fn age(fields: &[&str]) -> Option<Duration> {
+    let begun: f64 = fields.get(19)?.parse().ok()?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
     let seconds = uptime - begun / rustix::param::clock_ticks_per_second() as f64;
@@ -210,9 +212,9 @@ mod tests {
         let pid = child.id();
         let own = read(std::process::id()).expect("it is us");
         assert!(!own.frozen && own.ran > 0);
-        assert_eq!(parent_of(pid), Some(std::process::id()));
-        assert_eq!(inner_pid(pid), Some(pid));
-        assert!(age_of(pid).is_some_and(|age| age < Duration::from_secs(60)));
+        let found = read(pid).expect("it is ours");
+        assert_eq!((found.parent, found.inner_pid), (std::process::id(), pid));
+        assert!(found.age < Duration::from_secs(60), "{found:?}");
         let stop = Command::new("kill")
             .args(["-STOP", &pid.to_string()])
             .status();
@@ -223,7 +225,6 @@ mod tests {
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
         assert_eq!(read(pid), None);
-        assert_eq!(age_of(pid), None);
     }
 
     #[test]
@@ -265,8 +266,12 @@ mod tests {
         let mut stdout = std::io::BufReader::new(stdout);
         std::io::BufRead::read_line(&mut stdout, &mut line).expect("it says so");
         let child: u32 = line.trim().parse().expect("a number");
-        assert_eq!(eldest(&[gone, child, shell.id()]), Some(shell.id()));
-        assert_eq!(eldest(&[gone]), None);
+        let eldest_of = |pids: &[u32]| {
+            let read = |pid: &u32| Some((*pid, read(*pid)?));
+            eldest(&pids.iter().filter_map(read).collect())
+        };
+        assert_eq!(eldest_of(&[gone, child, shell.id()]), Some(shell.id()));
+        assert_eq!(eldest_of(&[gone]), None);
         let both = format!("kill {child} {}", shell.id());
         let ended = Command::new("sh").args(["-c", &both]).status();
         assert!(ended.expect("kill runs").success());

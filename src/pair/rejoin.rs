@@ -4,15 +4,15 @@
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::docker::{self, OneShot};
+use super::docker::OneShot;
 use super::error::{Error, Why, failed, refused};
 use super::files::{self, Disks, NodeDisk};
-use super::host::{MAX_SQL, MAX_START, Pair, Stop, docker_failed};
+use super::host::{MAX_SQL, MAX_START, Pair, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
 use super::local_client::SqlError;
+use super::machine::Stop;
 use crate::pg::control_file::{Control, Ended};
 use crate::pg::data_dir::{DataDir, Folder};
 use crate::pg::lsn::Lsn;
@@ -215,7 +215,7 @@ impl Job<'_> {
     fn start_and_stream(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         pair.start(node)?;
-        let began = Instant::now();
+        let began = pair.now();
         let mut moved_at = began;
         let mut last = String::new();
         let mut starts = 1;
@@ -227,10 +227,10 @@ impl Job<'_> {
             match self.position() {
                 Ok(position) if position != last => {
                     last = position;
-                    moved_at = Instant::now();
+                    moved_at = pair.now();
                 }
-                Err(SqlError::NotYet(_)) if began.elapsed() < MAX_START => {
-                    moved_at = Instant::now();
+                Err(SqlError::NotYet(_)) if pair.since(began) < MAX_START => {
+                    moved_at = pair.now();
                 }
                 // A stop that was under way when it was started has come about.
                 Err(SqlError::Gone(_)) if starts < STARTS && pair.is_down(node)? => {
@@ -239,7 +239,7 @@ impl Job<'_> {
                 }
                 _ => {}
             }
-            if moved_at.elapsed() > MAX_QUIET || began.elapsed() > MAX_STREAM {
+            if pair.since(moved_at) > MAX_QUIET || pair.since(began) > MAX_STREAM {
                 return Err(failed(
                     Why::NotStreaming,
                     format!(
@@ -248,7 +248,7 @@ impl Job<'_> {
                     ),
                 ));
             }
-            thread::sleep(POLL_INTERVAL);
+            pair.sleep(POLL_INTERVAL);
         }
     }
 
@@ -304,7 +304,8 @@ impl Job<'_> {
     fn copy(&self) -> Result<(), Error> {
         let (pair, node) = (self.pair, self.node);
         pair.stop(node, Stop::Soon)?;
-        docker::remove(&self.tool_name()).map_err(|error| docker_failed(&error))?;
+        let tool = pair.machine.remove(&self.tool_name());
+        tool.map_err(|error| docker_failed(&error))?;
         if self.in_data(|data| data.has(ASIDE))? {
             self.set_aside(ASIDE)?;
         }
@@ -369,20 +370,18 @@ impl Job<'_> {
         let container = self.pair.container(self.primary)?;
         let mut mounts = vec![(data, MOUNT, false), (layout.conf(self.node), CONF, true)];
         mounts.extend(further);
-        let done = docker::run_once(
-            &OneShot {
-                name: &self.tool_name(),
-                label: format!("{LABEL}={}", layout.prefix),
-                image: &container.image,
-                user: owner.owner(),
-                network,
-                memory_bytes: container.memory_bytes,
-                mounts,
-                script,
-            },
-            within,
-        )
-        .map_err(|error| docker_failed(&error))?;
+        let shot = OneShot {
+            name: &self.tool_name(),
+            label: format!("{LABEL}={}", layout.prefix),
+            image: &container.image,
+            user: owner.owner(),
+            network,
+            memory_bytes: container.memory_bytes,
+            mounts,
+            script,
+        };
+        let done = self.pair.machine.run_once(&shot, within);
+        let done = done.map_err(|error| docker_failed(&error))?;
         match done.success {
             true => Ok(()),
             false => Err(failed(Why::CopyFailed, done.last_words())),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::local_client::{Connection, Row, Server, SqlError};
+use super::machine::Ask;
 use crate::runtime::threads::{self, lock};
 
 /// Threads that may wait for one server at once. A frozen one holds them until it
@@ -55,53 +56,6 @@ impl Session {
         }
     }
 
-    /// Returns when the server last gave a sign of life of any kind.
-    pub fn alive_at(&self) -> Option<Instant> {
-        *lock(&self.alive_at)
-    }
-
-    /// Returns for how long it has owed an answer.
-    pub fn owes_for(&self) -> Option<Duration> {
-        let since = self.worker.as_ref()?.owes_since;
-        since.map(|since| since.elapsed())
-    }
-
-    /// Asks something, unless an answer is still owed.
-    pub fn ask(&mut self, sql: &str) {
-        let now = Instant::now();
-        let late = |worker: &Worker| {
-            let owes = worker.owes_since;
-            owes.is_some_and(|since| now.duration_since(since) > self.within)
-        };
-        // One process of the server may hang while all others work.
-        if self.worker.as_ref().is_some_and(late)
-            && self.waiting.load(Ordering::Relaxed) < MAX_WAITING
-        {
-            self.worker = None;
-        }
-        if self.worker.is_none() {
-            self.worker = self.start();
-        }
-        if let Some(worker) = &mut self.worker
-            && worker.owes_since.is_none()
-        {
-            match worker.questions.send((sql.to_owned(), now)) {
-                Ok(()) => worker.owes_since = Some(now),
-                Err(_) => self.worker = None,
-            }
-        }
-    }
-
-    /// Waits for the answer until then.
-    pub fn answer(&mut self, until: Instant) -> Option<Answer> {
-        let worker = self.worker.as_mut()?;
-        worker.owes_since?;
-        let left = until.saturating_duration_since(Instant::now());
-        let answer = worker.answers.recv_timeout(left).ok()?;
-        worker.owes_since = None;
-        Some(answer)
-    }
-
     fn start(&self) -> Option<Worker> {
         let (questions, asked) = channel::<(String, Instant)>();
         let (answered, answers) = channel();
@@ -138,6 +92,51 @@ impl Session {
                 None
             }
         }
+    }
+}
+
+impl Ask for Session {
+    fn alive_at(&self) -> Option<Instant> {
+        *lock(&self.alive_at)
+    }
+
+    fn owes_for(&self) -> Option<Duration> {
+        let since = self.worker.as_ref()?.owes_since;
+        since.map(|since| since.elapsed())
+    }
+
+    fn ask(&mut self, sql: &str) {
+        let now = Instant::now();
+        let late = |worker: &Worker| {
+            let owes = worker.owes_since;
+            owes.is_some_and(|since| now.duration_since(since) > self.within)
+        };
+        // One process of the server may hang while all others work.
+        if self.worker.as_ref().is_some_and(late)
+            && self.waiting.load(Ordering::Relaxed) < MAX_WAITING
+        {
+            self.worker = None;
+        }
+        if self.worker.is_none() {
+            self.worker = self.start();
+        }
+        if let Some(worker) = &mut self.worker
+            && worker.owes_since.is_none()
+        {
+            match worker.questions.send((sql.to_owned(), now)) {
+                Ok(()) => worker.owes_since = Some(now),
+                Err(_) => self.worker = None,
+            }
+        }
+    }
+
+    fn answer(&mut self, until: Instant) -> Option<Answer> {
+        let worker = self.worker.as_mut()?;
+        worker.owes_since?;
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = worker.answers.recv_timeout(left).ok()?;
+        worker.owes_since = None;
+        Some(answer)
     }
 }
 

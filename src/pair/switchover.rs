@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::error::{Error, Why, refused};
 use super::files::Disks;
-use super::host::{MAX_START, Pair, until};
+use super::host::{MAX_START, Pair};
 use super::layout::Node;
 use super::transition::checks;
 use super::transition::journal::{self, Held, Kind, Move, Step};
@@ -162,7 +162,7 @@ fn is_well(pair: &Pair, from: Node) -> Result<(), Error> {
         }
         pair.has_room(node)?;
     }
-    until(MAX_CATCH_UP, || has_caught_up(pair, from))?;
+    pair.until(MAX_CATCH_UP, || has_caught_up(pair, from))?;
     can_be_promoted(pair, to)
 }
 

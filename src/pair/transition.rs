@@ -6,15 +6,15 @@ pub mod checks;
 pub mod data_loss;
 pub mod journal;
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::journal::{Held, Kind, Move, Step};
 use super::error::{Error, Why, failed};
 use super::files::NodeDisk;
-use super::host::{MAX_START, Pair, Stop, Stopping, until};
+use super::host::{MAX_START, Pair, Stopping};
 use super::layout::Node;
-use super::{process_table, rejoin, sync};
+use super::machine::Stop;
+use super::{rejoin, sync};
 use crate::pg::lsn::Lsn;
 
 /// In which a standby that has caught up a moment ago must replay the rest: it is
@@ -59,7 +59,7 @@ pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
     if there.step == Step::Promoting && NodeDisk::read(&pair.layout, there.from).may_write() {
         there.step = Step::Stopping;
     }
-    let began = (there.step == Step::Stopping).then(Instant::now);
+    let began = (there.step == Step::Stopping).then(|| pair.now());
     let mut stopping = None;
     if there.step == Step::Stopping {
         held.record(&there)?;
@@ -72,7 +72,7 @@ pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
         there.step = Step::Promoting;
         if let Err(trouble) = held.record(&there) {
             if let Some(stopping) = &mut stopping {
-                stopping.end_within(MAX_ANSWER);
+                stopping.end_within(pair, MAX_ANSWER);
             }
             return Err(roll_back(pair, held, &there, trouble));
         }
@@ -82,12 +82,12 @@ pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
             return Err(not.trouble.on_the_way());
         }
         if let Some(stopping) = &mut stopping {
-            stopping.end_within(MAX_ANSWER);
+            stopping.end_within(pair, MAX_ANSWER);
         }
         abort_promotion(pair, held, &there, not)?;
     }
     let timeline = takes_writes(pair, there.to).map_err(Error::on_the_way)?;
-    let gap = began.map(|began| began.elapsed());
+    let gap = began.map(|began| pair.since(began));
     let after = gap.map(|gap| format!(", after {} ms without a primary", gap.as_millis()));
     let after = after.unwrap_or_default();
     pair.say(&format!(
@@ -103,7 +103,7 @@ pub fn run(pair: &Pair, held: &Held, mut there: Move) -> Result<Moved, Error> {
     // What it was made from, if that is still kept: it has proven itself.
     rejoin::forget_old_data(pair, there.to);
     // If Docker could not, the rejoin meets that again, or it has passed.
-    let _ = stopping.map(Stopping::end);
+    let _ = stopping.map(|it| it.end(pair));
     let alone = rejoin::rejoin(pair, there.from, rejoin::Extent::Whole).err();
     held.forget()?;
     Ok(Moved {
@@ -122,7 +122,8 @@ fn stop_old_primary(pair: &Pair, there: &Move) -> Result<Stopping, Error> {
             let mut stopping = pair.stop_and_fence(there.from, Stop::Now)?;
             pair.say(&format!("{} is stopped and fenced", there.from));
             // It is started again then: a stop that is under way would end it.
-            data_loss::accepted(pair, there).inspect_err(|_| stopping.end_within(MAX_ANSWER))?;
+            data_loss::accepted(pair, there)
+                .inspect_err(|_| stopping.end_within(pair, MAX_ANSWER))?;
             Ok(stopping)
         }
     }
@@ -138,7 +139,7 @@ fn stop_old_primary_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stoppin
     if let Err(trouble) = proven {
         // It is started again: what is left of it is in the way.
         pair.kill_what_is_left(from);
-        shut_down.stopping.end_within(MAX_ANSWER);
+        shut_down.stopping.end_within(pair, MAX_ANSWER);
         return Err(trouble);
     }
     Ok(shut_down.stopping)
@@ -148,9 +149,9 @@ fn stop_old_primary_cleanly(pair: &Pair, from: Node, to: Node) -> Result<Stoppin
 /// down: it then has everything.
 fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Error> {
     let server = pair.server(to);
-    let began = Instant::now();
+    let began = pair.now();
     let (mut last, mut moved_at) = (None, began);
-    let times = match process_table::host_is_overloaded() {
+    let times = match pair.machine.is_overloaded() {
         true => OVERLOADED,
         false => 1,
     };
@@ -161,19 +162,19 @@ fn has_everything(pair: &Pair, from: Node, to: Node, end: Lsn) -> Result<(), Err
             break;
         }
         if replayed.is_some() && replayed != last {
-            (last, moved_at) = (replayed, Instant::now());
+            (last, moved_at) = (replayed, pair.now());
         }
-        let still = moved_at.elapsed() > MAX_STILL * times;
-        if still || began.elapsed() > MAX_CATCH_UP * times {
+        let still = pair.since(moved_at) > MAX_STILL * times;
+        if still || pair.since(began) > MAX_CATCH_UP * times {
             return Err(failed(
                 Why::NotReplayed,
                 format!(
                     "{to} has not replayed the end of {from}'s WAL at {end} within {:.1?}",
-                    began.elapsed()
+                    pair.since(began)
                 ),
             ));
         }
-        thread::sleep(POLL_INTERVAL);
+        pair.sleep(POLL_INTERVAL);
     }
     pair.say(&format!("{to} has everything up to {from}'s end at {end}"));
     Ok(())
@@ -237,10 +238,11 @@ fn takes_writes(pair: &Pair, node: Node) -> Result<u32, Error> {
     // A transactional message needs no table, and its commit is flushed.
     let sql = "BEGIN; SELECT pg_logical_emit_message(true, 'pgpair', ''); COMMIT; \
                SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
-    let rows = until(MAX_START, || {
-        pair.server(node).rows(sql, super::host::MAX_SQL)
-    })
-    .map_err(|error| pair.no_answer(node, &error))?;
+    let rows = pair
+        .until(MAX_START, || {
+            pair.server(node).rows(sql, super::host::MAX_SQL)
+        })
+        .map_err(|error| pair.no_answer(node, &error))?;
     if NodeDisk::read(&pair.layout, node).fenced {
         return Err(failed(
             Why::NotFenced,

@@ -2,21 +2,19 @@
 //! witnesses on which [`super::failure_detector`] decides.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::docker;
-use super::error::{Error, Why, failed};
+use super::error::Error;
 use super::failure_detector::{
     Container, Decision, GRACE, Primary, Processes, Standby, Witnesses, decide,
 };
 use super::files::NodeDisk;
-use super::host::Pair;
+use super::host::{Pair, no_thread};
 use super::layout::Node;
 use super::local_client::{Row, SqlError};
-use super::process_table::{self, Process};
-use super::pulse::Pulse;
-use super::session::{Answer, Session};
+use super::machine::{Ask, Machine};
+use super::session::Answer;
 use crate::pg::control_file::Ended;
 
 /// Time between two looks.
@@ -56,9 +54,8 @@ const STANDBY: &str = "SELECT extract(epoch FROM clock_timestamp() - pg_postmast
 pub struct Watch {
     /// Who is the primary.
     pub node: Node,
-    primary: Session,
-    standby: Session,
-    pulse: Arc<Pulse>,
+    primary: Box<dyn Ask>,
+    standby: Box<dyn Ask>,
     looked_at: Instant,
     /// It was seen alive, ever.
     was_alive: bool,
@@ -68,7 +65,8 @@ pub struct Watch {
     counted: Duration,
     last: Primary,
     standby_says: Option<Said>,
-    processes: BTreeMap<u32, Process>,
+    /// Which of its processes are frozen, and how long each has run for.
+    processes: BTreeMap<u32, (bool, u64)>,
     worked_at: Instant,
 }
 
@@ -99,19 +97,13 @@ impl Watch {
     ///
     /// Fails if no thread can be started.
     pub fn of(pair: &Pair, node: Node) -> Result<Watch, Error> {
-        let now = Instant::now();
-        let pulse = Pulse::start();
-        let pulse = pulse.map_err(|error| {
-            failed(
-                Why::NoResources,
-                format!("no thread can be started: {error}"),
-            )
-        })?;
+        let now = pair.now();
+        let pulse = pair.machine.begin_pulse();
+        pulse.map_err(|error| no_thread(&error))?;
         Ok(Watch {
             node,
-            primary: Session::with(pair.server(node), MAX_ANSWER),
-            standby: Session::with(pair.server(node.other()), MAX_ANSWER),
-            pulse,
+            primary: pair.machine.session(node, MAX_ANSWER),
+            standby: pair.machine.session(node.other(), MAX_ANSWER),
             looked_at: now,
             was_alive: false,
             served_at: now,
@@ -126,15 +118,14 @@ impl Watch {
     }
 
     /// Forgets how long it was silent: that must be confirmed anew.
-    pub fn forget(&mut self) {
-        let now = Instant::now();
+    pub fn forget(&mut self, now: Instant) {
         (self.served_at, self.alive_at) = (now, now);
         (self.misses, self.counted) = (0, Duration::ZERO);
     }
 
     /// Since the primary answered last, or the watch began.
-    pub fn unserved(&self) -> Duration {
-        self.served_at.elapsed()
+    pub fn unserved(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.served_at)
     }
 
     /// Questions since then.
@@ -145,17 +136,17 @@ impl Watch {
     /// Looks once. `known_for` is how long somebody has been there who would know
     /// if it had lived.
     pub fn look(&mut self, pair: &Pair, confirm: Duration, known_for: Duration) -> Look {
-        let since = std::mem::replace(&mut self.looked_at, Instant::now());
+        let since = std::mem::replace(&mut self.looked_at, pair.now());
         self.primary
             .ask(&question(&pair.layout.slot(self.node.other())));
         self.standby.ask(STANDBY);
-        let until = Instant::now() + POLL_INTERVAL;
+        let until = pair.now() + POLL_INTERVAL;
         let answer = self.primary.answer(until);
         let heard = self
             .standby
-            .answer(until.min(Instant::now() + POLL_INTERVAL / 2));
+            .answer(until.min(pair.now() + POLL_INTERVAL / 2));
         self.note_standby(heard);
-        let row = self.note(answer);
+        let row = self.note(answer, pair.now());
         if row.is_some() {
             let decision = Decision::Serves;
             return Look { row, decision };
@@ -164,7 +155,7 @@ impl Watch {
         Look { row, decision }
     }
 
-    fn note(&mut self, answer: Option<Answer>) -> Option<Row> {
+    fn note(&mut self, answer: Option<Answer>, now: Instant) -> Option<Row> {
         let alive_at = self.primary.alive_at();
         if alive_at.is_some_and(|at| at > self.alive_at) {
             self.alive_at = alive_at.unwrap_or(self.alive_at);
@@ -178,7 +169,7 @@ impl Watch {
         self.last = said;
         if said == Primary::Answers {
             self.misses = 0;
-            self.served_at = Instant::now();
+            self.served_at = now;
             self.worked_at = self.served_at;
             self.processes.clear();
         } else {
@@ -219,34 +210,34 @@ impl Watch {
         known_for: Duration,
         since: Instant,
     ) -> Decision {
-        let mut seen = self.cheap_witnesses(known_for);
+        let mut seen = self.cheap_witnesses(known_for, pair.now());
         if decide(&seen, confirm) == Decision::Unconfirmed && self.misses < 2 {
             return Decision::Unconfirmed;
         }
-        let asked = Instant::now();
-        let found = docker::inspect_within(&pair.layout.container(self.node), MAX_ENGINE);
+        let asked = pair.now();
+        let container = pair.layout.container(self.node);
+        let found = pair.machine.inspect(&container, MAX_ENGINE);
         seen.container = match found {
             Err(_) => Container::Unknown,
-            Ok(found) => state_of(found),
+            Ok(found) => state_of(&*pair.machine, found),
         };
-        let engine_late = asked.elapsed() > MAX_ENGINE / 2;
+        let engine_late = pair.since(asked) > MAX_ENGINE / 2;
         seen.processes = self.processes(pair);
         seen.shut_down = is_shut_down(pair, self.node);
-        let late = engine_late || self.pulse.was_late_since(since);
-        seen.host_overloaded = late || process_table::host_is_overloaded();
+        let late = engine_late || pair.machine.was_late_since(since);
+        seen.host_overloaded = late || pair.machine.is_overloaded();
         let usual = seen.standby.took.is_some_and(|took| took <= USUAL);
         if usual && !late {
             self.counted += self.looked_at.duration_since(since);
         }
         // What was silent while all was well was silent for no longer than that.
-        self.counted = self.counted.min(self.alive_at.elapsed());
+        self.counted = self.counted.min(pair.since(self.alive_at));
         seen.counted = self.counted;
         decide(&seen, confirm)
     }
 
     /// What is known without asking anybody else.
-    fn cheap_witnesses(&self, known_for: Duration) -> Witnesses {
-        let now = Instant::now();
+    fn cheap_witnesses(&self, known_for: Duration, now: Instant) -> Witnesses {
         let young = POLL_INTERVAL + MAX_ANSWER;
         let said = self.standby_says.as_ref();
         let said = said.filter(|said| now.duration_since(said.arrived) < young);
@@ -273,22 +264,23 @@ impl Watch {
     fn processes(&mut self, pair: &Pair) -> Processes {
         let Ok(pids) = pair.processes(self.node) else {
             // Not known: somebody may be at work.
-            self.worked_at = Instant::now();
+            self.worked_at = pair.now();
             return Processes::Work;
         };
-        let now: BTreeMap<u32, Process> = pids
-            .into_iter()
-            .filter_map(|pid| Some((pid, process_table::read(pid)?)))
-            .collect();
+        let read = |pid| {
+            let process = pair.machine.process(pid)?;
+            Some((pid, (process.frozen, process.ran)))
+        };
+        let now = pids.into_iter().filter_map(read).collect();
         let before = std::mem::replace(&mut self.processes, now);
         if before != self.processes {
-            self.worked_at = Instant::now();
+            self.worked_at = pair.now();
         }
         if self.processes.is_empty() {
             Processes::None
-        } else if self.processes.values().all(|it| it.frozen) {
+        } else if self.processes.values().all(|(frozen, _)| *frozen) {
             Processes::Frozen
-        } else if self.worked_at.elapsed() < STILL_AFTER {
+        } else if pair.since(self.worked_at) < STILL_AFTER {
             Processes::Work
         } else {
             Processes::Still
@@ -296,9 +288,10 @@ impl Watch {
     }
 }
 
-fn state_of(found: Option<docker::Container>) -> Container {
+fn state_of(machine: &dyn Machine, found: Option<docker::Container>) -> Container {
     let runs = found.filter(|it| it.running);
-    match runs.map(|it| (it.paused, process_table::age_of(it.pid))) {
+    let age = |pid| machine.process(pid).map(|it| it.age);
+    match runs.map(|it| (it.paused, age(it.pid))) {
         Some((true, _)) => Container::Paused,
         Some((false, Some(age))) => Container::Runs(age),
         // Docker may take seconds to notice that the first process is gone.
@@ -331,11 +324,15 @@ fn is_shut_down(pair: &Pair, node: Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pair::layout::Layout;
+    use crate::pair::machine::ThisMachine;
 
     #[test]
     fn a_container_without_its_first_process_is_down_whatever_docker_says() {
+        let layout = Layout::new("p", None).expect("a fine name");
+        let machine = ThisMachine::of(&layout);
         let found = |running, paused, pid| {
-            state_of(Some(docker::Container {
+            let container = docker::Container {
                 id: String::new(),
                 status: String::new(),
                 running,
@@ -344,13 +341,14 @@ mod tests {
                 image: String::new(),
                 memory_bytes: None,
                 pair: String::new(),
-            }))
+            };
+            state_of(&machine, Some(container))
         };
         let own = std::process::id();
         assert!(matches!(found(true, false, own), Container::Runs(_)));
         assert_eq!(found(true, true, own), Container::Paused);
         assert_eq!(found(true, false, u32::MAX), Container::Down);
         assert_eq!(found(false, false, 0), Container::Down);
-        assert_eq!(state_of(None), Container::Down);
+        assert_eq!(state_of(&machine, None), Container::Down);
     }
 }

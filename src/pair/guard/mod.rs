@@ -62,7 +62,11 @@ pub struct Options {
 /// Refuses a folder that is not the pair's.
 pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
     files::is_the_pairs(&pair.layout)?;
-    state::pause(&pair.layout, state::now() + length.as_secs().max(1)).map_err(|error| {
+    state::pause(
+        &pair.layout,
+        pair.machine.unix_time() + length.as_secs().max(1),
+    )
+    .map_err(|error| {
         refused(
             Why::FileUnusable,
             format!("the pause cannot be written: {error}"),
@@ -124,9 +128,9 @@ pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
         guard.options.max_failovers
     );
     while !stop.load(Ordering::Relaxed) {
-        let began = Instant::now();
+        let began = pair.now();
         guard.tick();
-        thread::sleep(POLL_INTERVAL.saturating_sub(began.elapsed()));
+        pair.sleep(POLL_INTERVAL.saturating_sub(pair.since(began)));
     }
     tell(pair, &mut Report::now(STOPPED));
     log::info!("guard state=stopped");
@@ -169,7 +173,7 @@ impl<'a> Guard<'a> {
             memory: GuardState::read(&pair.layout),
             pair,
             options,
-            started: Instant::now(),
+            started: pair.now(),
             primary: None,
             not_before: None,
             blocked: None,
@@ -180,7 +184,7 @@ impl<'a> Guard<'a> {
 
     /// Looks once and does what has to be done.
     fn tick(&mut self) {
-        let until = state::paused_until(&self.pair.layout, state::now());
+        let until = state::paused_until(&self.pair.layout, self.pair.machine.unix_time());
         self.told_of_pause(until);
         match self.act(until.is_some()) {
             Ok(Tick::Idle) => self.told_of_trouble(None),
@@ -200,7 +204,7 @@ impl<'a> Guard<'a> {
             return self.finish_what_was_left();
         }
         let node = Disks::read(&self.pair.layout)?.primary;
-        let (confirm, known_for) = (self.options.confirm, self.started.elapsed());
+        let (confirm, known_for) = (self.options.confirm, self.pair.since(self.started));
         let pair = self.pair;
         let look = self.watched(node)?.watch.look(pair, confirm, known_for);
         self.told_of_waiting(node, look.decision);
@@ -217,7 +221,7 @@ impl<'a> Guard<'a> {
     }
 
     fn may_try(&self) -> bool {
-        self.not_before.is_none_or(|at| Instant::now() >= at)
+        self.not_before.is_none_or(|at| self.pair.now() >= at)
     }
 
     fn watched(&mut self, node: Node) -> Result<&mut Watched, Error> {
@@ -228,7 +232,7 @@ impl<'a> Guard<'a> {
             let in_force = sync::proves(layout, node);
             self.primary = Some(Watched {
                 watch: Watch::of(self.pair, node)?,
-                sync_controller: SyncController::new(mode, limit, in_force, Instant::now()),
+                sync_controller: SyncController::new(mode, limit, in_force, self.pair.now()),
             });
         }
         Ok(self.primary.as_mut().expect("made above"))
@@ -263,8 +267,9 @@ impl<'a> Guard<'a> {
             // Not ours to touch: nobody asked for it, or the primary is moving.
             return Ok(());
         }
+        let now = self.pair.now();
         let watched = self.watched(node)?;
-        let act = watched.sync_controller.next(seen, Instant::now());
+        let act = watched.sync_controller.next(seen, now);
         let promise = Promise {
             mode,
             primary: node,
@@ -280,9 +285,8 @@ impl<'a> Guard<'a> {
             Act::Settle => {
                 let settled = self.pair.server(node).rows("CHECKPOINT", MAX_START);
                 if let Err(error) = settled {
-                    self.watched(node)?
-                        .sync_controller
-                        .not_settled(Instant::now());
+                    let now = self.pair.now();
+                    self.watched(node)?.sync_controller.not_settled(now);
                     return Err(self.pair.no_answer(node, &error));
                 }
                 Ok(())
@@ -301,8 +305,8 @@ impl<'a> Guard<'a> {
 
     /// Replaces a primary that was silent for long enough.
     fn replace(&mut self, from: Node) -> Result<Tick, Error> {
-        self.not_before = Some(Instant::now() + RETRY_AFTER);
-        let recent = self.memory.recent(state::now());
+        self.not_before = Some(self.pair.now() + RETRY_AFTER);
+        let recent = self.memory.recent(self.pair.machine.unix_time());
         if recent >= self.options.max_failovers {
             return Err(refused(
                 Why::TooManyFailovers,
@@ -315,13 +319,14 @@ impl<'a> Guard<'a> {
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
             return Ok(Tick::Waiting);
         };
-        let silent = self.primary.as_ref().map(|it| it.watch.unserved());
+        let silent = self.primary.as_ref();
+        let silent = silent.map(|it| it.watch.unserved(self.pair.now()));
         log::warn!(
             "guard state=replacing primary={from} silent_ms={}",
             silent.unwrap_or_default().as_millis()
         );
         let moved = self.at_work(|pair| failover::replace(pair, &held, from, false))?;
-        self.memory.failovers.push(state::now());
+        self.memory.failovers.push(self.pair.machine.unix_time());
         self.moved("failover", moved)
     }
 
@@ -333,7 +338,7 @@ impl<'a> Guard<'a> {
         let Some(left) = held.unfinished()? else {
             return Ok(Tick::Waiting);
         };
-        self.not_before = Some(Instant::now() + RETRY_AFTER);
+        self.not_before = Some(self.pair.now() + RETRY_AFTER);
         let moved = self.at_work(|pair| switchover::take_up(pair, &held, left))?;
         self.moved("completed", moved)
     }
@@ -365,7 +370,7 @@ impl<'a> Guard<'a> {
         let Some(held) = Held::take_if_free(&self.pair.layout, "guard")? else {
             return Ok(Tick::Waiting);
         };
-        self.not_before = Some(Instant::now() + RETRY_AFTER);
+        self.not_before = Some(self.pair.now() + RETRY_AFTER);
         self.at_work(|pair| rejoin::rejoin(pair, primary.other(), rejoin::Extent::Whole))?;
         drop(held);
         self.memory.pending_rejoin = None;
@@ -387,7 +392,7 @@ impl<'a> Guard<'a> {
         }
         if paused && let Some(watched) = &mut self.primary {
             // What was silent under a pause must be confirmed anew after it.
-            watched.watch.forget();
+            watched.watch.forget(self.pair.now());
         }
     }
 
@@ -448,7 +453,7 @@ impl<'a> Guard<'a> {
                 .primary
                 .as_ref()
                 .is_some_and(|it| it.sync_controller.in_force()),
-            failovers: self.memory.recent(state::now()),
+            failovers: self.memory.recent(self.pair.machine.unix_time()),
             ..Report::now(state)
         }
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
@@ -13,13 +12,6 @@ const PAUSE: &str = "guard.pause";
 
 /// Failovers count for this long.
 const HOUR: u64 = 3600;
-
-/// Returns the seconds since 1970, by the host's clock: what survives a restart
-/// cannot be told by another.
-pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
 
 /// What outlives the guard itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

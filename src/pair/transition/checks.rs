@@ -1,14 +1,16 @@
 //! What would hold up the stop of a primary, or be ended by it: looked for and
 //! named before anything is stopped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use crate::pair::error::{Error, Why, refused};
-use crate::pair::host::{MAX_SQL, Pair, until};
+use crate::pair::files;
+use crate::pair::host::{MAX_SQL, Pair};
 use crate::pair::layout::{MOUNT, Node};
 use crate::pair::local_client::Row;
-use crate::pair::{files, process_table};
+use crate::pair::process_table::{self, Process};
 
 /// A program that a backend runs, or a process that is frozen, may be about to go
 /// on: it is given this long.
@@ -52,9 +54,9 @@ const ARCHIVED_WITHIN_S: u64 = 60;
 /// Refuses what it could not end, and what would be lost by it.
 pub fn what_a_stop_would_meet(pair: &Pair, from: Node) -> Result<Vec<String>, Error> {
     for node in Node::BOTH {
-        until(PASSES_WITHIN, || nothing_is_frozen(pair, node))?;
+        pair.until(PASSES_WITHIN, || nothing_is_frozen(pair, node))?;
     }
-    until(PASSES_WITHIN, || no_program_is_run(pair, from))?;
+    pair.until(PASSES_WITHIN, || no_program_is_run(pair, from))?;
     let ask = |sql: &str| -> Vec<Row> {
         // A view that this version does not have names nobody.
         pair.server(from).rows(sql, MAX_SQL).unwrap_or_default()
@@ -115,7 +117,10 @@ pub fn sender_of_standby(pair: &Pair, from: Node) -> Option<u32> {
     );
     let inner: u32 = pair.value(from, &sql).ok()?.parse().ok()?;
     let mut pids = pair.processes(from).ok()?.into_iter();
-    pids.find(|pid| process_table::inner_pid(*pid) == Some(inner))
+    pids.find(|pid| {
+        let process = pair.machine.process(*pid);
+        process.is_some_and(|process| process.inner_pid == inner)
+    })
 }
 
 /// Has the new primary archive what the old one has not: it takes all that it has
@@ -209,7 +214,7 @@ fn archiving(from: Node, rows: &[Row]) -> Result<Vec<String>, Error> {
 /// end nor go on.
 fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Error> {
     let mut pids = pair.processes(node)?;
-    pids.retain(|pid| process_table::read(*pid).is_some_and(|it| it.frozen));
+    pids.retain(|pid| pair.machine.process(*pid).is_some_and(|it| it.frozen));
     if pids.is_empty() {
         return Ok(());
     }
@@ -224,21 +229,20 @@ fn nothing_is_frozen(pair: &Pair, node: Node) -> Result<(), Error> {
 /// Refuses a primary of which a backend runs a program (COPY … PROGRAM, or a
 /// function): the stop would have to crash it. The archiver's does not matter.
 fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Error> {
-    let pids = pair.processes(node)?;
-    let parent = |pid: u32| process_table::parent_of(pid).filter(|parent| pids.contains(parent));
-    let main = process_table::eldest(&pids);
-    let server = main.and_then(process_table::name_of);
-    for pid in &pids {
-        let Some(backend) = parent(*pid) else {
+    let processes = processes_of(pair, node)?;
+    let main = process_table::eldest(&processes);
+    let server = main.map(|pid| processes[&pid].name.clone());
+    for (pid, process) in &processes {
+        // What has lost its parent is nobody's any more.
+        let Some(backend) = processes.get(&process.parent) else {
             continue;
         };
-        let own = |pid| process_table::name_of(pid) == server;
-        let archiver = || process_table::title_of(backend).contains("archiver");
-        // What has lost its parent is nobody's any more.
-        if Some(backend) == main || own(*pid) || !own(backend) || archiver() {
+        let own = |it: &Process| server.as_ref() == Some(&it.name);
+        let of_main = Some(process.parent) == main;
+        if of_main || own(process) || !own(backend) || backend.title.contains("archiver") {
             continue;
         }
-        let inner = process_table::inner_pid(backend).unwrap_or(backend);
+        let inner = backend.inner_pid;
         // Terminating the backend would crash the server, of which the program
         // becomes a child.
         return Err(refused(
@@ -250,6 +254,12 @@ fn no_program_is_run(pair: &Pair, node: Node) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+fn processes_of(pair: &Pair, node: Node) -> Result<BTreeMap<u32, Process>, Error> {
+    let pids = pair.processes(node)?.into_iter();
+    let read = |pid| Some((pid, pair.machine.process(pid)?));
+    Ok(pids.filter_map(read).collect())
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 //! is not guessed: its WAL is read from where the standby's ends.
 
 use std::fmt;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::journal::Move;
 use crate::pair::error::{Error, Why, failed, refused};
 use crate::pair::files::{self, NodeDisk};
-use crate::pair::host::{Pair, Stop};
+use crate::pair::host::Pair;
 use crate::pair::layout::Node;
-use crate::pair::{process_table, sync};
+use crate::pair::machine::Stop;
+use crate::pair::sync;
 use crate::pg::lsn::Lsn;
 use crate::pg::wal;
 
@@ -155,7 +155,7 @@ fn bring_over(pair: &Pair, there: &Move, end: Lsn) -> Result<(), Error> {
 
 /// Waits until a standby has replayed everything before `end`.
 fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Error> {
-    let (mut last, mut moved_at) = (None, Instant::now());
+    let (mut last, mut moved_at) = (None, pair.now());
     // It may wait for a peer that is no more.
     end_receiver(pair, to);
     loop {
@@ -165,15 +165,15 @@ fn replays(pair: &Pair, to: Node, end: Lsn) -> Result<(), Error> {
             return Ok(());
         }
         if now.is_some() && now != last {
-            (last, moved_at) = (now, Instant::now());
+            (last, moved_at) = (now, pair.now());
         }
-        if moved_at.elapsed() > BRINGS_WITHIN {
+        if pair.since(moved_at) > BRINGS_WITHIN {
             return Err(failed(
                 Why::NotReplayed,
                 format!("{to} gets no further than {last:?}"),
             ));
         }
-        thread::sleep(STILL_FOR / 10);
+        pair.sleep(STILL_FOR / 10);
     }
 }
 
@@ -184,7 +184,7 @@ fn end_receiver(pair: &Pair, node: Node) {
     let Ok(mut pids) = pair.processes(node) else {
         return;
     };
-    pids.retain(|pid| process_table::title_of(*pid).contains("walreceiver"));
+    pids.retain(|pid| pair.is_called(*pid, "walreceiver"));
     for signal in [Signal::TERM, Signal::CONT] {
         // It is waited for in either case.
         let _ = pair.signal(node, &pids, signal);
@@ -193,22 +193,22 @@ fn end_receiver(pair: &Pair, node: Node) {
 
 /// Waits until the standby has replayed what it has; returns where that ends.
 fn end_of_replay(pair: &Pair, to: Node, within: Duration) -> Result<Lsn, Error> {
-    let began = Instant::now();
+    let began = pair.now();
     let (mut last, mut since) = (String::new(), began);
     loop {
         let now = pair.value(to, "SELECT pg_last_wal_replay_lsn()")?;
         if now != last {
-            (last, since) = (now, Instant::now());
-        } else if since.elapsed() >= STILL_FOR {
+            (last, since) = (now, pair.now());
+        } else if pair.since(since) >= STILL_FOR {
             break;
         }
-        if began.elapsed() > within {
+        if pair.since(began) > within {
             return Err(failed(
                 Why::NotReplayed,
                 format!("{to} still replays after {within:?}"),
             ));
         }
-        thread::sleep(STILL_FOR / 10);
+        pair.sleep(STILL_FOR / 10);
     }
     let end = last.parse();
     end.map_err(|_| {
