@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Why, refused};
+use super::fault_point;
 use super::layout::{Layout, Node, PGDATA};
 use crate::pg::control_file::{self, Control, ControlError};
 use crate::pg::data_dir::{DataDir, Folder, Place};
@@ -236,10 +237,13 @@ pub fn place_of(layout: &Layout, node: Node) -> io::Result<Option<Place>> {
 ///
 /// Fails if it cannot be written for good.
 pub fn fence(layout: &Layout, node: Node) -> io::Result<Option<Place>> {
-    in_pgdata(layout, node, |pgdata| {
+    fault_point::pass("before a fence")?;
+    let fenced = in_pgdata(layout, node, |pgdata| {
         fence_in(pgdata)?;
         pgdata.place()
-    })
+    })?;
+    fault_point::pass("after a fence")?;
+    Ok(fenced)
 }
 
 /// As [`fence`], in this folder.
@@ -257,7 +261,9 @@ pub fn fence_in(pgdata: &Folder) -> io::Result<()> {
 ///
 /// Fails if it cannot be removed for good, and without data.
 pub fn unfence(layout: &Layout, node: Node) -> io::Result<()> {
+    fault_point::pass("before an unfence")?;
     let done = in_pgdata(layout, node, |pgdata| pgdata.take_away(SIGNAL))?;
+    fault_point::pass("after an unfence")?;
     done.ok_or_else(|| ErrorKind::NotFound.into())
 }
 
@@ -285,6 +291,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 ///
 /// Fails if it cannot be written; the old one is then still there.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    fault_point::pass("before a file")?;
     // Not by another extension: two files may differ in nothing else.
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -295,6 +302,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(beside, path)?;
+    fault_point::pass("after a file")?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 

@@ -16,7 +16,7 @@ use super::layout::{Layout, Node};
 use super::local_client::{Row, Server, SqlError};
 use super::process_table::{self, Process, Whose};
 use super::pulse::Pulse;
-use super::session::{Answer, Session};
+use super::session::{Ask, Session};
 use crate::runtime::process::Outcome;
 use crate::runtime::threads;
 
@@ -132,21 +132,6 @@ pub trait Machine: fmt::Debug + Send + Sync {
     /// Sends a signal to those of these processes that are at work for somebody, and
     /// to nobody who has come to have their number. Nothing if that cannot be told.
     fn signal(&self, whose: Whose, pids: &[u32], signal: Signal) -> Option<()>;
-}
-
-/// A session with a server.
-pub trait Ask: fmt::Debug {
-    /// Asks something, unless an answer is still owed.
-    fn ask(&mut self, sql: &str);
-
-    /// Waits for the answer until then.
-    fn answer(&mut self, until: Instant) -> Option<Answer>;
-
-    /// Returns when the server last gave a sign of life of any kind.
-    fn alive_at(&self) -> Option<Instant>;
-
-    /// Returns for how long it has owed an answer.
-    fn owes_for(&self) -> Option<Duration>;
 }
 
 /// The machine that this program runs on.
@@ -265,3 +250,6 @@ impl Machine for ThisMachine {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ pub mod docker;
 pub mod error;
 pub mod failover;
 pub mod failure_detector;
+pub mod fault_point;
 pub mod files;
 pub mod guard;
 pub mod host;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::docker::OneShot;
 use super::error::{Error, Why, failed, refused};
+use super::fault_point;
 use super::files::{self, Disks, NodeDisk};
 use super::host::{MAX_SQL, MAX_START, Pair, docker_failed};
 use super::layout::{CONF, LABEL, MOUNT, Node, PGDATA};
@@ -430,7 +431,9 @@ impl Job<'_> {
         &self,
         work: impl FnOnce(&Folder) -> io::Result<T> + Send,
     ) -> Result<T, Error> {
-        let done = files::in_data(&self.pair.layout, self.node, work);
+        let done = fault_point::pass("before a change beside the data")
+            .and_then(|()| files::in_data(&self.pair.layout, self.node, work))
+            .and_then(|done| fault_point::pass("after it").map(|()| done));
         let done = done.and_then(|done| done.ok_or_else(|| ErrorKind::NotFound.into()));
         done.map_err(|error| self.io(self.node, &error))
     }

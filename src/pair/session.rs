@@ -2,18 +2,33 @@
 //! of the server: no process, no memory, no descriptor. It is replaced only when
 //! it is broken or owes an answer for too long.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::local_client::{Connection, Row, Server, SqlError};
-use super::machine::Ask;
 use crate::runtime::threads::{self, lock};
 
 /// Threads that may wait for one server at once. A frozen one holds them until it
 /// goes on or ends.
 const MAX_WAITING: usize = 3;
+
+/// A session with a server.
+pub trait Ask: fmt::Debug {
+    /// Asks something, unless an answer is still owed.
+    fn ask(&mut self, sql: &str);
+
+    /// Waits for the answer until then.
+    fn answer(&mut self, until: Instant) -> Option<Answer>;
+
+    /// Returns when the server last gave a sign of life of any kind.
+    fn alive_at(&self) -> Option<Instant>;
+
+    /// Returns for how long it has owed an answer.
+    fn owes_for(&self) -> Option<Duration>;
+}
 
 /// A session, and what is known of who is at its other end.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use super::files::NodeDisk;
 use super::host::{Pair, no_thread};
 use super::layout::Node;
 use super::local_client::{Row, SqlError};
-use super::machine::{Ask, Machine};
-use super::session::Answer;
+use super::machine::Machine;
+use super::session::{Answer, Ask};
 use crate::pg::control_file::Ended;
 
 /// Time between two looks.

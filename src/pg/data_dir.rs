@@ -64,8 +64,8 @@ impl DataDir {
         (uid.as_raw(), gid.as_raw())
     }
 
-    /// Does something below the folder as its owner, on a thread of its own: what
-    /// goes wrong there reaches nothing that the owner could not reach anyway.
+    /// Does something below the folder as its owner, on a thread of its own if that is
+    /// somebody else: what goes wrong there reaches nothing that the owner could not reach anyway.
     ///
     /// # Errors
     ///
@@ -74,19 +74,26 @@ impl DataDir {
         &self,
         work: impl FnOnce(&Folder) -> io::Result<T> + Send,
     ) -> io::Result<T> {
+        let inside = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = openat(&self.folder, ".", flags, Mode::empty())?;
+            work(&Folder {
+                fd,
+                owner: self.owner.0,
+            })
+        };
+        if geteuid() == self.owner.0 {
+            // There is nobody to become.
+            return inside();
+        }
         thread::scope(|scope| {
-            let inside = thread::Builder::new().name("data".to_owned());
-            let inside = inside.spawn_scoped(scope, || {
+            let thread = thread::Builder::new().name("data".to_owned());
+            let thread = thread.spawn_scoped(scope, || {
                 self.become_owner()?;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let fd = openat(&self.folder, ".", flags, Mode::empty())?;
-                work(&Folder {
-                    fd,
-                    owner: self.owner.0,
-                })
+                inside()
             })?;
             // A panic has ended the process already.
-            inside
+            thread
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("panicked")))
         })
@@ -95,9 +102,6 @@ impl DataDir {
     /// Changes this thread alone, and for good.
     fn become_owner(&self) -> io::Result<()> {
         let (uid, gid) = self.owner;
-        if geteuid() == uid {
-            return Ok(());
-        }
         set_thread_groups(&[])?;
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;

@@ -488,3 +488,6 @@ impl Checksum {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub mod writer;

@@ -516,3 +516,24 @@ fn tell(pair: &Pair, report: &mut Report) {
         log::debug!("guard state=unreported cause={:?}", error.to_string());
     }
 }
+
+/// Guards a pair of a test's until all is done, but no longer than this.
+#[cfg(test)]
+pub fn watch_for(pair: &Pair, time: Duration, done: impl Fn() -> bool) {
+    let options = Options {
+        mode: Mode::Async,
+        confirm: Duration::from_secs(5),
+        sync_limit: Duration::from_secs(10),
+        max_failovers: 3,
+        hook: None,
+    };
+    let until = pair.now() + time;
+    let mut guard = Guard::new(pair, options);
+    while pair.now() < until {
+        guard.tick();
+        if done() {
+            return;
+        }
+        pair.sleep(POLL_INTERVAL);
+    }
+}

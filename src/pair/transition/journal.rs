@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::pair::error::{Error, Why, failed, refused};
-use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
+use crate::pair::{fault_point, files};
 use crate::runtime::text::value_of;
 
 /// Who is at work, for the message to who comes second.
@@ -215,7 +215,9 @@ impl Held {
     /// Fails if the file cannot be removed.
     pub fn forget(&self) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        files::absent(fs::remove_file(&path))
+        fault_point::pass("before the journal goes")
+            .and_then(|()| files::absent(fs::remove_file(&path)))
+            .and_then(|()| fault_point::pass("after the journal is gone"))
             .and_then(|()| files::sync_folder(self.layout.root()))
             .map_err(|error| {
                 failed(

@@ -1,100 +1,11 @@
+use super::writer::Writer;
 use super::*;
 use crate::pg::data_dir::DataDir;
 use std::fs;
 use std::path::Path;
 
-const SEGMENT: u64 = 1 << 20;
-const SYSTEM: u64 = 7;
-
-/// A log in memory, written as PostgreSQL does it.
-struct Writer {
-    bytes: Vec<u8>,
-    place: u64,
-    before: u64,
-    timeline: u32,
-}
-
-impl Writer {
-    /// Begins in the segment 1, as every database does.
-    fn new() -> Writer {
-        Writer {
-            bytes: Vec::new(),
-            place: SEGMENT,
-            before: 0,
-            timeline: 1,
-        }
-    }
-
-    fn put(&mut self, bytes: &[u8], mut left: u64) {
-        for byte in bytes {
-            if self.place.is_multiple_of(PAGE) {
-                self.page(left);
-            }
-            self.bytes.push(*byte);
-            self.place += 1;
-            left = left.saturating_sub(1);
-        }
-    }
-
-    fn page(&mut self, left: u64) {
-        let mut header = Vec::new();
-        header.extend(0xD116_u16.to_ne_bytes());
-        header.extend(u16::from(left > 0).to_ne_bytes());
-        header.extend(self.timeline.to_ne_bytes());
-        header.extend(self.place.to_ne_bytes());
-        header.extend((left as u32).to_ne_bytes());
-        header.extend([0; 4]);
-        if self.place.is_multiple_of(SEGMENT) {
-            header.extend(SYSTEM.to_ne_bytes());
-            header.extend((SEGMENT as u32).to_ne_bytes());
-            header.extend((PAGE as u32).to_ne_bytes());
-        }
-        self.place += header.len() as u64;
-        self.bytes.extend(header);
-    }
-
-    /// Writes a record with so many bytes of data; returns where it begins.
-    fn record(&mut self, manager: u8, info: u8, data: usize) -> Lsn {
-        if self.place.is_multiple_of(PAGE) {
-            self.page(0);
-        }
-        let start = self.place;
-        let data = vec![0x5A; data];
-        let mut header = ((24 + data.len()) as u32).to_ne_bytes().to_vec();
-        header.extend(9_u32.to_ne_bytes());
-        header.extend(self.before.to_ne_bytes());
-        header.extend([info, manager, 0, 0]);
-        let mut checksum = Checksum::new();
-        checksum.add(&data);
-        checksum.add(&header);
-        header.extend(checksum.value().to_ne_bytes());
-        let whole = [header, data].concat();
-        self.put(&whole, whole.len() as u64);
-        let padding = self.place.next_multiple_of(8) - self.place;
-        self.put(&[0; 8][..padding as usize], 0);
-        self.before = start;
-        Lsn(start)
-    }
-
-    /// Leaves the rest of the segment empty.
-    fn switch(&mut self) {
-        self.record(0, 0x40, 0);
-        let rest = self.place.next_multiple_of(SEGMENT) - self.place;
-        self.bytes.extend(vec![0; rest as usize]);
-        self.place += rest;
-    }
-
-    /// Puts it on the disk in whole segments.
-    fn save(&self, folder: &Path) {
-        let whole = self.bytes.len().next_multiple_of(SEGMENT as usize);
-        let mut bytes = self.bytes.clone();
-        bytes.resize(whole, 0);
-        for (index, segment) in bytes.chunks(SEGMENT as usize).enumerate() {
-            let name = format!("{:08X}{:08X}{:08X}", self.timeline, 0, index + 1);
-            fs::write(folder.join(name), segment).expect("writes");
-        }
-    }
-}
+const SEGMENT: u64 = super::writer::SEGMENT;
+const SYSTEM: u64 = super::writer::SYSTEM;
 
 fn walk(folder: &Path, timeline: u32, system: u64, start: Lsn) -> Result<Walk, String> {
     let folder = DataDir::open(folder).map_err(|error| error.to_string())?;
@@ -118,7 +29,7 @@ fn the_checksum_is_castagnolis() {
 
 #[test]
 fn records_are_walked_over_pages_and_segments_and_commits_are_counted() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::begin();
     let first = writer.record(10, 0, 100);
     for length in [0, 1, 7, 8_000, 8_192, 30_000, 1_500_000, 3] {
         writer.record(10, 0, length);
@@ -146,7 +57,7 @@ fn records_are_walked_over_pages_and_segments_and_commits_are_counted() {
 
 #[test]
 fn every_torn_byte_ends_the_log_before_its_record() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::begin();
     let first = writer.record(10, 0, 50);
     let second = writer.record(1, 0, 9_000);
     let third = writer.place;
@@ -180,7 +91,7 @@ fn every_torn_byte_ends_the_log_before_its_record() {
 
 #[test]
 fn what_a_crash_cut_off_is_skipped_once_recovery_has_marked_it() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::begin();
     let first = writer.record(10, 0, 50);
     let before = writer.before;
     let cut = writer.record(10, 0, 12_000);
@@ -199,7 +110,7 @@ fn what_a_crash_cut_off_is_skipped_once_recovery_has_marked_it() {
 
 #[test]
 fn a_log_of_others_is_none_and_one_that_is_gone_is_told() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::begin();
     let first = writer.record(1, 0, 100);
     let folder = tempfile::tempdir().expect("a folder");
     assert!(
@@ -232,13 +143,10 @@ fn a_log_of_others_is_none_and_one_that_is_gone_is_told() {
 
 #[test]
 fn a_new_timeline_is_walked_from_within_the_old() {
-    let mut old = Writer::new();
+    let mut old = Writer::begin();
     let first = old.record(1, 0, 100);
     let fork = old.place;
-    let mut new = Writer {
-        bytes: old.bytes.clone(),
-        ..old
-    };
+    let mut new = old.clone();
     old.record(1, 0, 2_000_000);
     let folder = tempfile::tempdir().expect("a folder");
     old.save(folder.path());
@@ -266,7 +174,7 @@ fn a_history_tells_where_each_timeline_was_left() {
 
 #[test]
 fn names_alone_raise_no_timeline_and_take_no_row_away() {
-    let mut writer = Writer::new();
+    let mut writer = Writer::begin();
     let first = writer.record(1, 0, 100);
     writer.record(1, 0, 100);
     let folder = tempfile::tempdir().expect("a folder");
