@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """role_readme.py [--check]: writes each role's README.md from its meta/argument_specs.yml; with --check it only compares.
 
-A variable is described once, in the argument spec. This also fails where the spec and defaults/main.yml do not name the same variables with the
-same defaults.
+A variable is described once, in the argument spec. That the defaults there are those of defaults/main.yml is for a test to say (tests/it/deploy.rs).
 """
 
 import json
@@ -48,27 +47,10 @@ def readme(role, spec):
     return "\n".join(lines) + "\n"
 
 
-def differences(role, spec, defaults):
-    """Says where the spec and the defaults contradict each other."""
-    options = spec["options"]
-    for name in sorted(options.keys() | defaults.keys()):
-        if name not in options:
-            yield f"{role}: {name} has a default and is not in meta/argument_specs.yml"
-        elif options[name].get("required"):
-            if name in defaults:
-                yield f"{role}: {name} is required and has a default"
-        elif name not in defaults:
-            yield f"{role}: {name} is in meta/argument_specs.yml and has no default in defaults/main.yml"
-        elif options[name]["default"] != defaults[name]:
-            yield f"{role}: {name} is {options[name]['default']!r} in meta/argument_specs.yml and {defaults[name]!r} in defaults/main.yml"
-
-
 def main():
     check, wrong = sys.argv[1:] == ["--check"], []
     for folder in sorted(path for path in ROLES.iterdir() if path.is_dir()):
         spec = yaml.safe_load((folder / "meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]
-        defaults = yaml.safe_load((folder / "defaults/main.yml").read_text(encoding="utf-8")) or {}
-        wrong += differences(folder.name, spec, defaults)
         file, wanted = folder / "README.md", readme(folder.name, spec)
         if not file.exists() or file.read_text(encoding="utf-8") != wanted:
             if check:

@@ -70,6 +70,21 @@ fn no_role_reads_what_is_another_roles_own() {
     assert!(strays.is_empty(), "{strays:#?}");
 }
 
+/// A fact is made to be handed on; what a task registered is not.
+#[test]
+fn no_playbook_reads_what_a_roles_task_registered() {
+    let roles = names(&roles());
+    let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("ansible/playbooks");
+    let mut strays = Vec::new();
+    for file in files(&playbooks) {
+        let text = fs::read_to_string(&file).expect("text");
+        let registered = words(&text).filter(|it| it.starts_with("__"));
+        let registered = registered.filter(|word| owner(word, &roles).is_some());
+        strays.extend(registered.map(|word| format!("{} reads {word}", file.display())));
+    }
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
 #[test]
 fn owners_are_found_by_their_whole_names() {
     let roles = ["postgres_pair", "pgpair_probe"].map(str::to_owned);
