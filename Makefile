@@ -105,6 +105,7 @@ check: ## Look over the code without running it: format, lints, the other archit
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(VENV)/bin/yamllint --strict .
 	PATH="$(VENV)/bin:$$PATH" ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg ansible-lint --offline
+	$(VENV)/bin/python ansible/role_readme.py --check
 	git ls-files -z --cached --others --exclude-standard '*.sh' .ci | xargs -0 -r shellcheck
 	$(TOOLS) cargo deny --locked check licenses bans sources
 	@if $(TOOLS) cargo deny fetch db; then $(TOOLS) cargo deny --locked check advisories; \

@@ -24,6 +24,7 @@ mod load;
 mod login;
 mod network;
 mod pair;
+mod probe_role;
 mod probes;
 mod proxy_role;
 mod replication;

@@ -106,7 +106,8 @@ impl Deployment {
         self.play("teardown.yml", &arguments)
     }
 
-    /// Runs a playbook about this pair, with further arguments.
+    /// Runs a playbook about this pair, with further arguments. It is one of the
+    /// project's, or a file by its absolute path.
     pub fn play(&self, playbook: &str, arguments: &[&str]) -> Play {
         self.play_in(&[], playbook, arguments)
     }
@@ -120,7 +121,7 @@ impl Deployment {
         command
             .arg(ansible_playbook())
             .args(["-i", "ansible/inventories/local"])
-            .arg(format!("ansible/playbooks/{playbook}"))
+            .arg(Path::new("ansible/playbooks").join(playbook))
             .args(["-e", &format!("postgres_pair_prefix={}", self.prefix)])
             .args(["-e", &format!("pgpair_probe_port={}", self.port)])
             .args(["-e", &self.variable("pgpair_probe_source", "")])
@@ -306,7 +307,7 @@ impl Deployment {
     }
 
     /// Returns the name of the probe's image, if the playbook built it.
-    fn built_image(&self) -> Option<String> {
+    pub fn built_image(&self) -> Option<String> {
         let name = self.container("probe");
         let inspected = try_docker(&["inspect", "--format", "{{.Config.Image}}", &name], b"");
         let image = inspected.stdout.trim().to_owned();

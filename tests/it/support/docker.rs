@@ -88,6 +88,11 @@ impl Run {
         }
     }
 
+    /// Returns the network's name.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
     /// Returns the host's own address in the network.
     pub fn gateway(&self) -> IpAddr {
         Ipv4Addr::new(198, 18, self.subnet, 1).into()

@@ -1,5 +1,6 @@
 #!/bin/sh
-# network.sh close|open PREFIX: whether the host passes packets of other machines on to the addresses of a pair's containers.
+# close_network.sh check|close|open PREFIX: whether the host passes packets of other machines on to the addresses of a pair's containers.
+#   check  fails if close could not
 #   close  it does not, but for ports that are published there; says "closed" if it did
 #   open   it does as Docker lets it; says "open" if it did not
 # Docker before 28 lets whoever is on the host's link reach published ports at the containers' own addresses, those of the host's loopback too.
@@ -34,7 +35,22 @@ close() {
 
 is_there() { command -v "$1" >/dev/null && "$1" -w -S "$chain" >/dev/null 2>&1; }
 
+# Fails, in words for a person, if there is no chain for the rule.
+need() {
+  if ! command -v "$1" >/dev/null; then
+    echo "this host has no $1" >&2
+    exit 3
+  fi
+  if ! "$1" -w -S "$chain" >/dev/null 2>&1; then
+    echo "$1 has no chain $chain here, so Docker does not use $1" >&2
+    exit 3
+  fi
+}
+
 case $verb in
+  check)
+    need iptables
+    ;;
   close)
     found=$(docker network inspect --format \
       '{{.Id}} {{with index .Options "com.docker.network.bridge.name"}}{{.}}{{else}}-{{end}}{{range .IPAM.Config}} {{.Subnet}}{{end}}' "$prefix")
@@ -48,7 +64,8 @@ case $verb in
         *:*) tables=ip6tables ;;
         *) tables=iptables ;;
       esac
-      if is_there "$tables"; then close "$tables" "$subnet" "$bridge"; fi
+      need "$tables"
+      close "$tables" "$subnet" "$bridge"
     done
     ;;
   open)
