@@ -604,6 +604,8 @@ mod tests {
             let is_time = matches!(family.unit, Seconds | Timestamp);
             assert_eq!(stem.ends_with("_seconds"), is_time, "{name}");
             assert_eq!(stem.ends_with("_bytes"), family.unit == Bytes, "{name}");
+            let prefixes = ["pg_", "pgpair_", "process_"];
+            assert!(prefixes.iter().any(|it| name.starts_with(it)), "{name}");
             assert!(family.help.ends_with('.') && !family.help.contains('|'));
             let is_nodes = matches!(
                 family.basis,
