@@ -96,8 +96,9 @@ test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: u
 	@$(SETUP) root own build ansible engine
 	@tests/vagrant.sh
 
-generate: ## Write what is made from the tables in src: README's tables, man page, completions
+generate: ## Write what is made from the tables in src and ansible/dashboard.py: README's tables, man page, completions, dashboard
 	PGPAIR_GENERATE=yes cargo test --quiet --locked --test generated
+	python3 ansible/dashboard.py
 
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint
@@ -108,6 +109,7 @@ check: ## Look over the code without running it: format, lints, the other archit
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(VENV)/bin/yamllint --strict .
 	PATH="$(VENV)/bin:$$PATH" ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg ansible-lint --offline
+	$(VENV)/bin/python ansible/dashboard.py --check
 	git ls-files -z --cached --others --exclude-standard '*.sh' .ci share/bash-completion | xargs -0 -r shellcheck
 	mandoc -T lint share/man/man1/pgpair.1
 	$(TOOLS) cargo deny --locked check licenses bans sources

@@ -15,6 +15,8 @@ use std::path::Path;
 use std::process::Command;
 
 use pgpair::config::settings::Setting;
+use pgpair::probe::assessment::PairVerdict;
+use pgpair::probe::guard_report::STATES;
 
 /// Set, it has the files written instead of compared.
 const WRITES: &str = "PGPAIR_GENERATE";
@@ -65,6 +67,19 @@ fn what_is_generated_is_current() {
          {WRITES}=yes cargo test --locked --test generated",
         differ.join(", ")
     );
+}
+
+/// Its states are numbers, which it gives to the words by itself.
+#[test]
+fn dashboard_has_every_verdict_and_every_state_of_the_guard() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = root.join("ansible/roles/pgpair_probe/files/grafana/pgpair.json");
+    let text = fs::read_to_string(file).expect("a dashboard");
+    let verdicts = PairVerdict::ALL.map(|it| format!("verdict=\\\"{}\\\"", it.word()));
+    let states = STATES.map(|it| format!("state=\\\"{it}\\\""));
+    for word in verdicts.iter().chain(&states) {
+        assert!(text.contains(word), "{word}");
+    }
 }
 
 /// Asks bash what it would complete; the last word is the one under the cursor, and `=`
