@@ -29,7 +29,7 @@ PORT ?= 5000
 ARGS ?=
 VARIABLES = -e postgres_pair_prefix=$(PREFIX) -e pgpair_probe_port=$(PORT) $(ARGS)
 
-.PHONY: help provision up down status test soak alarms check sbom image bench fuzz drill vagrant test-vagrant
+.PHONY: help provision up down status test soak alarms generate check sbom image bench fuzz drill vagrant test-vagrant
 
 help: ## List what there is to do
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -96,6 +96,12 @@ test-vagrant: ## Run vagrant up in an emulated VM and look at what came of it: u
 	@$(SETUP) root own build ansible engine
 	@tests/vagrant.sh
 
+generate: ## Write what is made from tables: README's tables, man page, completions, the roles' READMEs, the dashboard
+	@$(SETUP) ansible
+	PGPAIR_GENERATE=yes cargo test --quiet --locked --test generated
+	$(VENV)/bin/python ansible/role_readme.py
+	$(VENV)/bin/python ansible/dashboard.py
+
 check: ## Look over the code without running it: format, lints, the other architecture, documentation, playbooks, scripts, crates
 	@$(SETUP) root lint
 	cargo fmt --check
@@ -106,7 +112,9 @@ check: ## Look over the code without running it: format, lints, the other archit
 	$(VENV)/bin/yamllint --strict .
 	PATH="$(VENV)/bin:$$PATH" ANSIBLE_CONFIG=$(CURDIR)/ansible/ansible.cfg ansible-lint --offline
 	$(VENV)/bin/python ansible/role_readme.py --check
-	git ls-files -z --cached --others --exclude-standard '*.sh' .ci | xargs -0 -r shellcheck
+	$(VENV)/bin/python ansible/dashboard.py --check
+	git ls-files -z --cached --others --exclude-standard '*.sh' .ci share/bash-completion | xargs -0 -r shellcheck
+	mandoc -T lint share/man/man1/pgpair.1
 	$(TOOLS) cargo deny --locked check licenses bans sources
 	@if $(TOOLS) cargo deny fetch db; then $(TOOLS) cargo deny --locked check advisories; \
 	else echo "All else is fine, but advisories about the crates were NOT checked: their database (github.com/rustsec/advisory-db) cannot be fetched." >&2; \

@@ -4,7 +4,7 @@
 #   own      refuses a docker client that talks to another engine than this machine's
 #   build    the static binary for PGPAIR_ARCH (x86_64 or aarch64), with Rust's target and the packages that it needs
 #   ansible  Ansible in .venv, as pinned
-#   lint     the linters beside it, shellcheck, cargo-deny in target/tools, and a compiler for the other architecture
+#   lint     the linters beside it, shellcheck, mandoc, cargo-deny in target/tools, and a compiler for the other architecture
 #   tests    libpq, by which the tests judge connection strings, iproute2 for an engine in namespaces of its own, PostgreSQL 13 to 18, and the mock of AWS that they talk to
 #   sbom     cargo-cyclonedx, in target/tools
 #   fuzz     a nightly compiler and cargo-fuzz, in target/tools
@@ -115,6 +115,7 @@ step_lint() {
     pip_install linters ansible/requirements-dev.lock
     local missing=()
     command -v shellcheck >/dev/null || missing+=(shellcheck)
+    command -v mandoc >/dev/null || missing+=(mandoc)
     command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
     add_target aarch64-unknown-linux-musl

@@ -1,23 +1,26 @@
 //! Arguments become one command, ready to run.
 
+mod help;
+pub mod table;
+
 use std::ffi::OsString;
 use std::fmt;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
 
+pub use help::{help, synopsis};
+use table::{Switch, Usage};
+
 use crate::commands::http_client::Target;
 use crate::commands::pair::{self, Action};
 use crate::commands::{check, status};
 use crate::config::value::{self, shown};
-use crate::config::{self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS};
+use crate::config::{self, Config, ConfigError, Environment, Flags};
 use crate::pair::layout::Node;
 use crate::pair::rejoin::Extent;
 use crate::pair::{failover, switchover};
 use crate::runtime::exit;
-
-/// Flags without a value.
-const SWITCHES: [&str; 5] = ["json", "watch", "dry-run", "accept-loss", "data-only"];
 
 /// What to do.
 #[derive(Debug)]
@@ -117,16 +120,13 @@ fn parse_words(
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(help())),
             Short('V') | Long("version") => return Ok(Command::Print(version())),
-            Long(name) if SWITCHES.contains(&name) => {
-                switches.extend(SWITCHES.into_iter().find(|switch| *switch == name));
-            }
-            Long(name) => {
-                let mut settings = SETTINGS.iter().chain(&PAIR_SETTINGS);
-                let Some(setting) = settings.find(|setting| setting.flag == name) else {
-                    return Err(argument.unexpected().into());
-                };
-                flags.insert(setting.flag, parser.value()?.string()?);
-            }
+            Long(name) => match (table::switch(name), table::setting(name)) {
+                (Some(switch), _) => switches.push(switch.flag),
+                (None, Some(setting)) => {
+                    flags.insert(setting.flag, parser.value()?.string()?);
+                }
+                (None, None) => return Err(argument.unexpected().into()),
+            },
             Value(word) => words.push(word.string()?),
             Short(_) => return Err(argument.unexpected().into()),
         }
@@ -149,12 +149,18 @@ fn parse_words(
             "serve takes no argument {}; see pgpair --help",
             shown(extra)
         ))),
-        [other, ..] => Err(usage(format!(
-            "unknown command {}; use serve, check, status, switchover, failover, rejoin \
-             or guard, or see pgpair --help",
-            shown(other)
-        ))),
+        [other, ..] => Err(unknown(other)),
     }
+}
+
+fn unknown(word: &str) -> UsageError {
+    let known = table::COMMANDS.iter().map(|command| command.words);
+    let known: Vec<&str> = known.filter(|words| !words.contains(' ')).collect();
+    usage(format!(
+        "unknown command {}; use {}, or see pgpair --help",
+        shown(word),
+        known.join(", ")
+    ))
 }
 
 fn bad_arguments(error: UsageError) -> UsageError {
@@ -173,47 +179,47 @@ struct Given<'a> {
 
 impl Given<'_> {
     fn serve(&self) -> Result<Command, UsageError> {
-        self.takes("serve", &[], &SETTINGS)?;
+        self.takes(&table::SERVE)?;
         let config = Config::new(self.flags, self.environment)?;
         Ok(Command::Serve(Box::new(config)))
     }
 
     fn check(&self, urls: &[&str]) -> Result<Command, UsageError> {
-        self.takes("check", &[], &[&config::LISTEN])?;
+        self.takes(&table::CHECK)?;
         let target = self.target("check", urls, check::DEFAULT_PATH)?;
         Ok(Command::Check(target))
     }
 
     fn status(&self, urls: &[&str]) -> Result<Command, UsageError> {
-        self.takes("status", &["json", "watch"], &[&config::LISTEN])?;
+        self.takes(&table::STATUS)?;
         let target = self.target("status", urls, status::DEFAULT_PATH)?;
         Ok(Command::Status(status::Options {
             target: target.or_path(status::DEFAULT_PATH),
-            json: self.switches.contains(&"json"),
-            watch: self.switches.contains(&"watch"),
+            json: self.has(&table::JSON),
+            watch: self.has(&table::WATCH),
             no_color: self.environment.get("NO_COLOR")?.is_some(),
         }))
     }
 
     fn switchover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("switchover", &["dry-run", "json"], &OF_A_PAIR)?;
+        self.takes(&table::SWITCHOVER)?;
         self.pair(Action::Switchover(switchover::Options {
             to: node("switchover", nodes)?,
-            dry_run: self.switches.contains(&"dry-run"),
+            dry_run: self.has(&table::DRY_RUN),
         }))
     }
 
     fn failover(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("failover", &["accept-loss", "json"], &OF_A_PAIR)?;
+        self.takes(&table::FAILOVER)?;
         self.pair(Action::Failover(failover::Options {
             to: node("failover", nodes)?,
-            accept_loss: self.switches.contains(&"accept-loss"),
+            accept_loss: self.has(&table::ACCEPT_LOSS),
         }))
     }
 
     fn rejoin(&self, nodes: &[&str]) -> Result<Command, UsageError> {
-        self.takes("rejoin", &["data-only", "json"], &OF_A_PAIR)?;
-        let extent = match self.switches.contains(&"data-only") {
+        self.takes(&table::REJOIN)?;
+        let extent = match self.has(&table::DATA_ONLY) {
             true => Extent::DataOnly,
             false => Extent::Whole,
         };
@@ -221,14 +227,11 @@ impl Given<'_> {
     }
 
     fn guard(&self, words: &[&str]) -> Result<Command, UsageError> {
-        let own = [&OF_A_PAIR[..], &PAIR_SETTINGS].concat();
-        let settings = if words.is_empty() {
-            &own[..]
-        } else {
-            &OF_A_PAIR
-        };
-        let switches: &[&str] = if words.is_empty() { &[] } else { &["json"] };
-        self.takes("guard", switches, settings)?;
+        self.takes(match words {
+            [] => &table::GUARD,
+            ["pause", ..] => &table::GUARD_PAUSE,
+            _ => &table::GUARD_RESUME,
+        })?;
         match words {
             [] => self.pair(Action::Guard(config::guard(self.flags, self.environment)?)),
             ["pause", length] => match value::duration(length) {
@@ -255,29 +258,21 @@ impl Given<'_> {
         Ok(Command::Pair(pair::Command {
             layout: config::layout(self.flags, self.environment)?,
             action,
-            json: self.switches.contains(&"json"),
+            json: self.has(&table::JSON),
             log: config::command_log(self.flags, self.environment, default)?,
         }))
     }
 
+    fn has(&self, switch: &Switch) -> bool {
+        self.switches.contains(&switch.flag)
+    }
+
     /// Refuses flags that are another command's.
-    fn takes(
-        &self,
-        command: &str,
-        switches: &[&str],
-        settings: &[&config::Setting],
-    ) -> Result<(), UsageError> {
-        let flags = self.flags.keys().copied();
-        let known = |flag: &str| settings.iter().any(|setting| setting.flag == flag);
-        let mut odd = flags.filter(|flag| !known(flag)).chain(
-            self.switches
-                .iter()
-                .copied()
-                .filter(|switch| !switches.contains(switch)),
-        );
-        match odd.next() {
+    fn takes(&self, command: &Usage) -> Result<(), UsageError> {
+        let mut given = self.flags.keys().chain(self.switches);
+        match given.find(|flag| !command.takes(flag)) {
             None => Ok(()),
-            Some(flag) => Err(usage(format!("{command} does not take --{flag}"))),
+            Some(flag) => Err(usage(format!("{} does not take --{flag}", command.first()))),
         }
     }
 
@@ -297,9 +292,6 @@ impl Given<'_> {
     }
 }
 
-/// What every command about a pair takes.
-const OF_A_PAIR: [&config::Setting; 3] = [&config::PREFIX, &config::ROOT, &config::LOG];
-
 /// Reads the name of at most one node.
 fn node(command: &str, names: &[&str]) -> Result<Option<Node>, UsageError> {
     match names {
@@ -318,76 +310,6 @@ fn node(command: &str, names: &[&str]) -> Result<Option<Node>, UsageError> {
 
 fn version() -> String {
     format!("pgpair {}\n", env!("CARGO_PKG_VERSION"))
-}
-
-/// The whole `--help`.
-pub fn help() -> String {
-    let mut text = format!(
-        "pgpair {} — tells the truth about a PostgreSQL primary and its standby\n\
-         \n\
-         Usage:\n  \
-           pgpair [serve] [SETTINGS]          answer HTTP about the pair\n  \
-           pgpair check [URL]                 ask URL once, by default {} of this host's pgpair\n  \
-           pgpair status [--json] [--watch] [URL]   show the pair as a table, once or every second\n  \
-           pgpair switchover [--dry-run] [NODE]     move the primary (to NODE), which is well\n  \
-           pgpair failover [--accept-loss] [NODE]   replace the primary, which is dead or frozen\n  \
-           pgpair rejoin [--data-only] [NODE]       make the other node a standby again\n  \
-           pgpair guard [SETTINGS]                  do all that by itself, and keep replication as asked\n  \
-           pgpair guard pause DURATION | resume     let the guard replace no primary for a while\n  \
-           (with --json, switchover, failover, rejoin, pause and resume end with one JSON object)\n  \
-           pgpair --help | --version\n\
-         \n\
-         Settings of serve (a flag wins over the environment):\n",
-        env!("CARGO_PKG_VERSION"),
-        check::DEFAULT_PATH,
-    );
-    SETTINGS
-        .iter()
-        .for_each(|setting| describe(&mut text, setting));
-    text.push_str(
-        "\nSettings of switchover, failover, rejoin and guard, which run on the Docker host as root:\n",
-    );
-    PAIR_SETTINGS
-        .iter()
-        .for_each(|setting| describe(&mut text, setting));
-    text.push_str(
-        "\nDurations are a number and a unit: 900ms, 1.5s, 2m, 1h.\n\
-         \n\
-         Exit codes of serve: 0 stopped as told, 1 failed while running (for example the\n\
-         port is taken), 2 bad usage, 70 HTTP could not be answered any more.\n\
-         Exit codes of check and status: 0 healthy (the pair is whole), 1 bad arguments,\n\
-         2 no connection, 3 no answer in time, 4 not healthy (not whole).\n\
-         Exit codes of switchover, failover, rejoin, guard: 0 done, 1 failed on the way (run it\n\
-         again to complete it), 2 bad usage, 3 refused and nothing touched, 4 the primary\n\
-         moved and the other node is not back.\n",
-    );
-    text
-}
-
-fn describe(text: &mut String, setting: &config::Setting) {
-    text.push_str(&format!(
-        "  --{} {}, {}\n",
-        setting.flag, setting.value, setting.environment
-    ));
-    for line in wrap(setting.meaning, 72) {
-        text.push_str(&format!("        {line}\n"));
-    }
-}
-
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.last_mut().expect("there is always a first line");
-        if last.is_empty() {
-            last.push_str(word);
-        } else if last.len() + 1 + word.len() <= width {
-            last.push(' ');
-            last.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -438,23 +360,6 @@ mod tests {
             assert_eq!(error.exit_code, exit_code, "{arguments:?}");
             assert!(!error.message.contains(char::is_control));
             assert!(!error.message.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn help_lists_every_setting_and_fits_a_terminal() {
-        let text = help();
-        for setting in SETTINGS {
-            assert!(
-                text.contains(setting.environment),
-                "{}",
-                setting.environment
-            );
-            assert!(text.contains(&format!("--{}", setting.flag)));
-            assert!(setting.meaning.contains("Defaults to "), "{}", setting.flag);
-        }
-        for line in text.lines() {
-            assert!(line.chars().count() <= 100, "{line}");
         }
     }
 }

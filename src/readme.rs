@@ -1,6 +1,6 @@
-//! The README's tables say what the code does.
+//! The README's tables that are written by hand say what the code does. Those between
+//! markers are made by `tests/generated`.
 
-use crate::config::{PAIR_SETTINGS, SETTINGS};
 use crate::http::routes::PATHS;
 use crate::pair::error::Why;
 use crate::pg::parameters::PARAMETERS;
@@ -15,36 +15,6 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
-}
-
-#[test]
-fn every_setting_has_its_row_with_the_same_default() {
-    let settings: Vec<_> = rows().filter(|row| row[1].starts_with("`--")).collect();
-    assert_eq!(settings.len(), SETTINGS.len() + PAIR_SETTINGS.len());
-    for (row, setting) in settings.iter().zip(SETTINGS.iter().chain(&PAIR_SETTINGS)) {
-        assert_eq!(row[0], format!("`{}`", setting.environment));
-        assert_eq!(row[1], format!("`--{}`", setting.flag));
-        let default = row[3].trim_matches('`');
-        let (_, said) = setting
-            .meaning
-            .rsplit_once("Defaults to ")
-            .expect("a default");
-        let same = said.starts_with(default) || (setting.flag == "database-url");
-        assert!(
-            same || said.contains(default),
-            "{default:?} is not {said:?}"
-        );
-        for bound in setting
-            .meaning
-            .split(", ")
-            .filter(|part| part.contains(" to "))
-        {
-            let range = bound.split(['.', ';']).next().expect("a first part");
-            if range.starts_with(|c: char| c.is_ascii_digit()) {
-                assert!(row[2].contains(range), "{}: {range}", setting.flag);
-            }
-        }
-    }
 }
 
 #[test]

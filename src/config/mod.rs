@@ -4,6 +4,7 @@
 mod account;
 mod names;
 mod nodes;
+pub mod settings;
 pub mod value;
 
 use std::collections::HashMap;
@@ -16,6 +17,11 @@ use std::time::Duration;
 
 use account::Account;
 use log::LevelFilter;
+use settings::{
+    CONFIRM, DEADLINE, DRAIN, GUARD_REPORT, HOOK, HOSTS, INTERVAL, LISTEN, LISTEN_DETAILS, LOG,
+    MAX_CONNECTIONS, MAX_FAILOVERS, PREFIX, READY, REQUEST_TIMEOUT, ROOT, SYNC, SYNC_LIMIT,
+    Setting,
+};
 
 use crate::pair::guard;
 use crate::pair::layout::Layout;
@@ -24,228 +30,18 @@ use crate::probe::observer::connect::Settings;
 use crate::probe::verdict::Policy;
 use crate::runtime::socket_activation::{self, Handover};
 
-/// One setting: its names, what it means and what it is without being set.
-#[derive(Debug)]
-pub struct Setting {
-    /// Name of the environment variable.
-    pub environment: &'static str,
-    /// Flag, without the two dashes.
-    pub flag: &'static str,
-    /// What its value looks like, for the help.
-    pub value: &'static str,
-    /// What it means, ending in "Defaults to …".
-    pub meaning: &'static str,
-}
-
-/// The connection string.
-pub const DATABASE_URL: Setting = Setting {
-    environment: "DATABASE_URL",
-    flag: "database-url",
-    value: "URL",
-    meaning: "libpq URI or key=value string; several hosts are the pair's nodes in order. \
-              libpq's variables (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSSLMODE ...) fill in what \
-              it leaves out. Each means what it means to libpq, or is refused by name. \
-              Defaults to what those say; one of the two must name a host",
-};
-
-/// Names for the nodes.
-pub const NODES: Setting = Setting {
-    environment: "PGPAIR_NODES",
-    flag: "nodes",
-    value: "A,B",
-    meaning: "names for the hosts, in their order: 1 to 63 letters, digits, '-', '_', '.'. \
-              Of a host name that is too long the first label is taken. Defaults to the host names",
-};
-
-/// Where to listen.
-pub const LISTEN: Setting = Setting {
-    environment: "PGPAIR_LISTEN",
-    flag: "listen",
-    value: "ADDRESS:PORT",
-    meaning: "where to answer HTTP; port 0 takes a free one. A socket that systemd hands over \
-              (LISTEN_FDS) is used instead. Defaults to 0.0.0.0:5000",
-};
-
-/// Where details are told.
-pub const LISTEN_DETAILS: Setting = Setting {
-    environment: "PGPAIR_LISTEN_DETAILS",
-    flag: "listen-details",
-    value: "ADDRESS:PORT",
-    meaning: "where /status, /metrics and /ui are told to other hosts too; it may be the same as \
-              --listen. At --listen they are told to this host's own clients only. Defaults to none",
-};
-
-/// By which names details may be asked for.
-pub const HOSTS: Setting = Setting {
-    environment: "PGPAIR_HOSTS",
-    flag: "hosts",
-    value: "A,B",
-    meaning: "host names by which clients may ask for /status, /metrics, /ui and ?write or ?login; \
-              addresses and localhost always may. Defaults to any; none at a loopback address",
-};
-
-/// When the pair is ready.
-pub const READY: Setting = Setting {
-    environment: "PGPAIR_READY",
-    flag: "ready",
-    value: "POLICY",
-    meaning: "who must answer for /ready to be 200: primary (a writable primary), any (any node) \
-              or all (every node). Defaults to primary",
-};
-
-/// Longest that an answer may take.
-pub const DEADLINE: Setting = Setting {
-    environment: "PGPAIR_DEADLINE",
-    flag: "deadline",
-    value: "DURATION",
-    meaning: "longest that an answer may take, 10ms to 1m. Defaults to 900ms",
-};
-
-/// Time between own observations.
-pub const INTERVAL: Setting = Setting {
-    environment: "PGPAIR_INTERVAL",
-    flag: "interval",
-    value: "DURATION",
-    meaning: "time between observations that no request asked for, 100ms to 1h. Defaults to 1s",
-};
-
-/// HTTP connections held at once.
-pub const MAX_CONNECTIONS: Setting = Setting {
-    environment: "PGPAIR_MAX_CONNECTIONS",
-    flag: "max-connections",
-    value: "NUMBER",
-    meaning: "HTTP connections held at once, 1 to 100000; above it those that wait longest \
-              without a request are closed. Defaults to 512",
-};
-
-/// How long a connection may take over a request.
-pub const REQUEST_TIMEOUT: Setting = Setting {
-    environment: "PGPAIR_REQUEST_TIMEOUT",
-    flag: "request-timeout",
-    value: "DURATION",
-    meaning: "an HTTP connection that finishes no request for this long is closed, 100ms to 1h. \
-              Defaults to 10s",
-};
-
-/// How long to answer on after being told to stop.
-pub const DRAIN: Setting = Setting {
-    environment: "PGPAIR_DRAIN",
-    flag: "drain",
-    value: "DURATION",
-    meaning: "after SIGTERM or SIGINT, answer on this long as not ready (draining), 0s to 1h. \
-              Defaults to 0s",
-};
-
-/// Where the guard reports.
-pub const GUARD_REPORT: Setting = Setting {
-    environment: "PGPAIR_GUARD_REPORT",
-    flag: "guard-report",
-    value: "FILE",
-    meaning: "where pgpair guard reports (probe/guard in the pair's folder), to tell of it \
-              in /status, /metrics and /ui. Defaults to none",
-};
-
-/// How much to log.
-pub const LOG: Setting = Setting {
-    environment: "PGPAIR_LOG",
-    flag: "log",
-    value: "LEVEL",
-    meaning: "least level of what is logged to stderr: error, warn, info or debug. \
-              Defaults to info",
-};
-
-/// Every setting of `pgpair serve`, in the order of the documentation.
-pub const SETTINGS: [&Setting; 13] = [
-    &DATABASE_URL,
-    &NODES,
-    &LISTEN,
-    &LISTEN_DETAILS,
-    &HOSTS,
-    &READY,
-    &DEADLINE,
-    &INTERVAL,
-    &MAX_CONNECTIONS,
-    &REQUEST_TIMEOUT,
-    &DRAIN,
-    &GUARD_REPORT,
-    &LOG,
-];
-
-/// Which pair the commands are about.
-pub const PREFIX: Setting = Setting {
-    environment: "PGPAIR_PREFIX",
-    flag: "prefix",
-    value: "NAME",
-    meaning: "name of the pair: its containers are NAME-a and NAME-b. Defaults to pgpair",
-};
-
-/// Where that pair lies.
-pub const ROOT: Setting = Setting {
-    environment: "PGPAIR_ROOT",
-    flag: "root",
-    value: "FOLDER",
-    meaning: "folder of all that the pair has on the host. Defaults to /srv/NAME",
-};
-
-/// What an acknowledged commit promises.
-pub const SYNC: Setting = Setting {
-    environment: "PGPAIR_SYNC",
-    flag: "sync",
-    value: "MODE",
-    meaning: "guard: what a commit waits for: async (the primary's disk), sync (the standby's \
-              too, except while that is gone) or strict (always). Defaults to async",
-};
-
-/// How long a primary must be silent.
-pub const CONFIRM: Setting = Setting {
-    environment: "PGPAIR_CONFIRM",
-    flag: "confirm",
-    value: "DURATION",
-    meaning: "guard: a primary that has not answered three times over this long is replaced, \
-              1s to 1h. Defaults to 5s",
-};
-
-/// How long commits wait for a standby that is gone.
-pub const SYNC_LIMIT: Setting = Setting {
-    environment: "PGPAIR_SYNC_LIMIT",
-    flag: "sync-limit",
-    value: "DURATION",
-    meaning: "guard: with sync, commits wait no more for a standby that has been gone for this \
-              long, 1s to 1h. Defaults to 10s",
-};
-
-/// How often the guard replaces a primary.
-pub const MAX_FAILOVERS: Setting = Setting {
-    environment: "PGPAIR_MAX_FAILOVERS",
-    flag: "max-failovers",
-    value: "NUMBER",
-    meaning: "guard: primaries that it replaces within an hour, 0 to 1000. Defaults to 3",
-};
-
-/// What is told of the guard's events.
-pub const HOOK: Setting = Setting {
-    environment: "PGPAIR_HOOK",
-    flag: "hook",
-    value: "PROGRAM",
-    meaning: "guard: a program that is run at every event, with the event and key=value as its \
-              arguments. Defaults to none",
-};
-
-/// Settings of the commands about a pair, which take [`LOG`] too.
-pub const PAIR_SETTINGS: [&Setting; 7] = [
-    &PREFIX,
-    &ROOT,
-    &SYNC,
-    &CONFIRM,
-    &SYNC_LIMIT,
-    &MAX_FAILOVERS,
-    &HOOK,
-];
-
 /// A watcher is stuck after this, or after twice the deadline if that is more:
 /// long enough for a server that is only slow, short enough that one frozen
 /// server process is left behind within 15 s.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Levels of the log, in the order of their words in [`LOG`].
+const LEVELS: [LevelFilter; 4] = [
+    LevelFilter::Error,
+    LevelFilter::Warn,
+    LevelFilter::Info,
+    LevelFilter::Debug,
+];
 
 /// Everything that `pgpair serve` needs to know, validated.
 #[derive(Debug)]
@@ -397,22 +193,22 @@ impl Config {
     /// names a file that cannot be used.
     pub fn new(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
         let source = Source { flags, environment };
-        let deadline = source.duration(&DEADLINE, "900ms", "10ms", "1m")?;
+        let deadline = source.duration(&DEADLINE)?;
         Ok(Config {
             listen: listen(flags, environment)?,
             listen_details: source.parsed(&LISTEN_DETAILS, address)?,
             hosts: source.parsed(&HOSTS, hosts)?,
             handover: handover(environment)?,
             nodes: nodes::nodes(&source)?,
-            ready: source.parsed(&READY, policy)?.unwrap_or_default(),
+            ready: source.word(&READY, &Policy::ALL)?,
             deadline,
-            interval: source.duration(&INTERVAL, "1s", "100ms", "1h")?,
+            interval: source.duration(&INTERVAL)?,
             stuck_after: STUCK_AFTER.max(deadline * 2),
-            max_connections: source.parsed(&MAX_CONNECTIONS, connections)?.unwrap_or(512),
-            request_timeout: source.duration(&REQUEST_TIMEOUT, "10s", "100ms", "1h")?,
-            drain: source.duration(&DRAIN, "0s", "0s", "1h")?,
+            max_connections: source.number(&MAX_CONNECTIONS)?,
+            request_timeout: source.duration(&REQUEST_TIMEOUT)?,
+            drain: source.duration(&DRAIN)?,
             guard_report: source.get(&GUARD_REPORT)?.map(|(_, path)| path.into()),
-            log: source.parsed(&LOG, level)?.unwrap_or(LevelFilter::Info),
+            log: source.word(&LOG, &LEVELS)?,
         })
     }
 }
@@ -424,8 +220,7 @@ impl Config {
 /// Fails if it is no address and port.
 pub fn listen(flags: &Flags, environment: &Environment) -> Result<SocketAddr, ConfigError> {
     let source = Source { flags, environment };
-    let found = source.parsed(&LISTEN, address)?;
-    Ok(found.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))))
+    source.or_default(&LISTEN, address)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -467,7 +262,7 @@ pub fn layout(flags: &Flags, environment: &Environment) -> Result<Layout, Config
     let found = source.parsed(&PREFIX, |prefix| Layout::new(prefix, root))?;
     found.map_or_else(
         || {
-            let made = Layout::new("pgpair", root);
+            let made = Layout::new(PREFIX.default_words(), root);
             made.map_err(|problem| ConfigError::new("--root", root, problem))
         },
         Ok,
@@ -485,7 +280,8 @@ pub fn command_log(
     default: LevelFilter,
 ) -> Result<LevelFilter, ConfigError> {
     let source = Source { flags, environment };
-    Ok(source.parsed(&LOG, level)?.unwrap_or(default))
+    let level = source.parsed(&LOG, |text| LOG.kind.word(&LEVELS, text))?;
+    Ok(level.unwrap_or(default))
 }
 
 /// Reads how the guard is to be.
@@ -500,10 +296,10 @@ pub fn guard(flags: &Flags, environment: &Environment) -> Result<guard::Options,
         _ => Err("must be an absolute path".to_owned()),
     })?;
     Ok(guard::Options {
-        mode: source.parsed(&SYNC, mode)?.unwrap_or_default(),
-        confirm: source.duration(&CONFIRM, "5s", "1s", "1h")?,
-        sync_limit: source.duration(&SYNC_LIMIT, "10s", "1s", "1h")?,
-        max_failovers: source.parsed(&MAX_FAILOVERS, failovers)?.unwrap_or(3),
+        mode: source.word(&SYNC, &Mode::ALL)?,
+        confirm: source.duration(&CONFIRM)?,
+        sync_limit: source.duration(&SYNC_LIMIT)?,
+        max_failovers: source.number(&MAX_FAILOVERS)?,
         hook,
     })
 }
@@ -547,54 +343,27 @@ impl Source<'_> {
             .map_err(|problem| ConfigError::new(name, Some(value), problem))
     }
 
-    fn duration(
+    /// Reads a setting that is as if its default had been given.
+    fn or_default<T>(
         &self,
         setting: &Setting,
-        default: &'static str,
-        least: &'static str,
-        most: &'static str,
-    ) -> Result<Duration, ConfigError> {
-        let known = |text| value::duration(text).expect("a constant that parses");
-        let parse = |text: &str| {
-            let parsed = value::duration(text).map_err(str::to_owned)?;
-            if parsed < known(least) || parsed > known(most) {
-                return Err(format!("must be {least} to {most}"));
-            }
-            Ok(parsed)
-        };
-        Ok(self
-            .parsed(setting, parse)?
-            .unwrap_or_else(|| known(default)))
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let found = self.parsed(setting, &parse)?;
+        Ok(found.unwrap_or_else(|| parse(setting.default_words()).expect("a default that parses")))
     }
-}
 
-fn policy(text: &str) -> Result<Policy, String> {
-    let found = Policy::ALL.into_iter().find(|policy| policy.word() == text);
-    found.ok_or_else(|| "use primary, any or all".to_owned())
-}
+    fn duration(&self, setting: &Setting) -> Result<Duration, ConfigError> {
+        self.or_default(setting, |text| setting.kind.duration(text))
+    }
 
-fn connections(text: &str) -> Result<usize, String> {
-    let found = text.parse().ok().filter(|n| (1..=100_000).contains(n));
-    found.ok_or_else(|| "must be a whole number, 1 to 100000".to_owned())
-}
+    fn number(&self, setting: &Setting) -> Result<usize, ConfigError> {
+        self.or_default(setting, |text| setting.kind.number(text))
+    }
 
-fn mode(text: &str) -> Result<Mode, String> {
-    let found = Mode::ALL.into_iter().find(|mode| mode.word() == text);
-    found.ok_or_else(|| "use async, sync or strict".to_owned())
-}
-
-fn failovers(text: &str) -> Result<usize, String> {
-    let found = text.parse().ok().filter(|n| (0..=1000).contains(n));
-    found.ok_or_else(|| "must be a whole number, 0 to 1000".to_owned())
-}
-
-fn level(text: &str) -> Result<LevelFilter, String> {
-    match text {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        _ => Err("use error, warn, info or debug".to_owned()),
+    /// Reads which of `all` is meant, in the order of the setting's words.
+    fn word<T: Copy>(&self, setting: &Setting, all: &[T]) -> Result<T, ConfigError> {
+        self.or_default(setting, |text| setting.kind.word(all, text))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::settings::NODES;
 use super::value::{MAX_NODE_NAME, is_node_name};
-use super::{ConfigError, NODES, Source};
+use super::{ConfigError, Source};
 use crate::probe::observer::connect::Host;
 
 /// A host, and its address where that is given.

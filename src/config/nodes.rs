@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::names::names;
-use super::{ConfigError, DATABASE_URL, Source};
+use super::settings::DATABASE_URL;
+use super::{ConfigError, Source};
 use crate::pg::conninfo::{self, Parameters};
 use crate::pg::parameters::{self, PARAMETERS, Support};
 use crate::pg::passfile::{self, Secret};

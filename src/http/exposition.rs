@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use super::families::Metric;
+
 /// The two formats that scrapers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -57,17 +59,6 @@ fn number(text: &str) -> f32 {
     number.unwrap_or(0.0)
 }
 
-/// What a family of metrics is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Goes up and down.
-    Gauge,
-    /// Only goes up; its name ends in `_total`.
-    Counter,
-    /// Counts by size.
-    Histogram,
-}
-
 /// A document that grows family by family. A family without a sample is left
 /// out: what is unknown is not there.
 pub struct Document {
@@ -78,9 +69,7 @@ pub struct Document {
 /// One family, while it is written.
 pub struct Family<'a> {
     document: &'a mut Document,
-    name: &'static str,
-    kind: Kind,
-    help: &'static str,
+    metric: &'static Metric,
     begun: bool,
 }
 
@@ -93,13 +82,11 @@ impl Document {
         }
     }
 
-    /// Begins a family. The name of a counter is given with its `_total`.
-    pub fn family(&mut self, kind: Kind, name: &'static str, help: &'static str) -> Family<'_> {
+    /// Begins a family.
+    pub fn family(&mut self, metric: &'static Metric) -> Family<'_> {
         Family {
             document: self,
-            name,
-            kind,
-            help,
+            metric,
             begun: false,
         }
     }
@@ -114,15 +101,15 @@ impl Document {
 }
 
 impl Family<'_> {
-    /// Writes one sample.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+    /// Writes one sample: the values of the family's labels, in their order, and its own.
+    pub fn sample(&mut self, labels: &[&str], value: impl Display) -> &mut Self {
         self.begin();
-        self.line("", labels, value);
+        self.line("", labels, None, value);
         self
     }
 
     /// Writes one sample if its value is known.
-    pub fn known(&mut self, labels: &[(&str, &str)], value: Option<impl Display>) -> &mut Self {
+    pub fn known(&mut self, labels: &[&str], value: Option<impl Display>) -> &mut Self {
         if let Some(value) = value {
             self.sample(labels, value);
         }
@@ -133,7 +120,7 @@ impl Family<'_> {
     /// the sum of what was counted.
     pub fn histogram(
         &mut self,
-        labels: &[(&str, &str)],
+        labels: &[&str],
         bounds: &[f64],
         counts: &[u64],
         sum: f64,
@@ -143,12 +130,10 @@ impl Family<'_> {
         for (place, count) in counts.iter().enumerate() {
             so_far += count;
             let bound = bounds.get(place).map_or("+Inf".to_owned(), f64::to_string);
-            let mut labels = labels.to_vec();
-            labels.push(("le", &bound));
-            self.line("_bucket", &labels, so_far);
+            self.line("_bucket", labels, Some(&bound), so_far);
         }
-        self.line("_sum", labels, sum);
-        self.line("_count", labels, so_far);
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, so_far);
         self
     }
 
@@ -157,29 +142,37 @@ impl Family<'_> {
             return;
         }
         self.begun = true;
-        let kind = match self.kind {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-            Kind::Histogram => "histogram",
-        };
+        let Metric {
+            name, kind, help, ..
+        } = self.metric;
         // In OpenMetrics a counter's family has the name without its suffix.
         let name = match self.document.format {
-            Format::OpenMetrics => self.name.trim_end_matches("_total"),
-            Format::Text => self.name,
+            Format::OpenMetrics => name.trim_end_matches("_total"),
+            Format::Text => name,
         };
-        let (text, help) = (&mut self.document.text, self.help);
+        let (text, kind) = (&mut self.document.text, kind.word());
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<&str>, value: impl Display) {
+        let Metric {
+            name,
+            labels: names,
+            ..
+        } = self.metric;
+        debug_assert_eq!(names.len(), labels.len(), "labels of {name}");
         let text = &mut self.document.text;
-        text.push_str(self.name);
+        text.push_str(name);
         text.push_str(suffix);
-        for (place, (name, value)) in labels.iter().enumerate() {
-            text.push(if place == 0 { '{' } else { ',' });
+        let named = names.iter().copied().zip(labels.iter().copied());
+        let all = named.chain(bound.map(|bound| ("le", bound)));
+        let mut before = '{';
+        for (name, value) in all {
+            text.push(before);
             let _ = write!(text, "{name}=\"{}\"", escaped(value));
+            before = ',';
         }
-        if !labels.is_empty() {
+        if before == ',' {
             text.push('}');
         }
         let _ = writeln!(text, " {value}");
@@ -195,19 +188,38 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::families::{Basis, Kind, Unit};
     use super::*;
+
+    const X: Metric = Metric {
+        name: "x_total",
+        kind: Kind::Counter,
+        unit: Unit::Number,
+        labels: &["a", "b"],
+        help: "Counts x.",
+        basis: Basis::Itself,
+    };
+    const UNKNOWN: Metric = Metric {
+        name: "unknown",
+        kind: Kind::Gauge,
+        labels: &[],
+        ..X
+    };
+    const H: Metric = Metric {
+        name: "h_seconds",
+        kind: Kind::Histogram,
+        labels: &["p"],
+        help: "Times h.",
+        ..X
+    };
 
     fn document(format: Format) -> String {
         let mut document = Document::new(format);
+        document.family(&X).sample(&["q\"\\\n", "2"], 3);
+        document.family(&UNKNOWN).known(&[], None::<u64>);
         document
-            .family(Kind::Counter, "x_total", "Counts x.")
-            .sample(&[("a", "q\"\\\n"), ("b", "2")], 3);
-        document
-            .family(Kind::Gauge, "unknown", "Never seen.")
-            .known(&[], None::<u64>);
-        document
-            .family(Kind::Histogram, "h_seconds", "Times h.")
-            .histogram(&[("p", "/")], &[0.5, 1.0], &[1, 0, 2], 7.5);
+            .family(&H)
+            .histogram(&["/"], &[0.5, 1.0], &[1, 0, 2], 7.5);
         document.finish()
     }
 

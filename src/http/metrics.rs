@@ -8,15 +8,14 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
 use super::counters::{self, Counters};
-use super::exposition::{Document, Format, Kind};
+use super::exposition::{Document, Format};
+use super::families::{self, Metric};
 use crate::pair::sync::Mode;
 use crate::probe::assessment::PairVerdict;
 use crate::probe::board::{self, Report, Rules};
 use crate::probe::guard_report::{Report as GuardReport, STATES, WaitReason};
 use crate::probe::guard_status::{ABSENT, Guard};
 use crate::probe::node::{Facts, Reason, Replication};
-
-use Kind::{Counter, Gauge, Histogram};
 
 /// Renders the document.
 pub fn render(
@@ -56,14 +55,12 @@ impl<'a> Figures<'a> {
     fn each_node<T: Display>(
         &self,
         document: &mut Document,
-        kind: Kind,
-        name: &'static str,
-        help: &'static str,
+        metric: &'static Metric,
         value: impl Fn(usize) -> Option<T>,
     ) {
-        let mut family = document.family(kind, name, help);
+        let mut family = document.family(metric);
         for (node, name) in self.names() {
-            family.known(&[("node", name)], value(node));
+            family.known(&[name], value(node));
         }
     }
 
@@ -78,119 +75,69 @@ impl<'a> Figures<'a> {
     fn pair(&self, document: &mut Document) {
         let assessment = &self.report.assessment;
         document
-            .family(
-                Gauge,
-                "pgpair_ready",
-                "Whether /ready would be 200 by what is known.",
-            )
+            .family(&families::READY)
             .sample(&[], u8::from(self.report.ready.ok));
-        let mut verdicts = document.family(
-            Gauge,
-            "pgpair_pair_verdict",
-            "The pair's verdict: 1 for the current one.",
-        );
+        let mut verdicts = document.family(&families::PAIR_VERDICT);
         for verdict in PairVerdict::ALL {
             let is = u8::from(verdict == assessment.verdict);
-            verdicts.sample(&[("verdict", verdict.word())], is);
+            verdicts.sample(&[verdict.word()], is);
         }
         // That there is none is known only where every node has said so.
         let is_known =
             assessment.verdict != PairVerdict::Unknown || assessment.writable_primaries > 0;
         let count = is_known.then_some(assessment.writable_primaries);
         document
-            .family(
-                Gauge,
-                "pgpair_writable_primaries",
-                "Nodes that are writable primaries: 1 is right.",
-            )
+            .family(&families::WRITABLE_PRIMARIES)
             .known(&[], count);
     }
 
     fn nodes(&self, document: &mut Document) {
         let states = &self.report.assessment.nodes;
-        self.each_node(
-            document,
-            Gauge,
-            "pg_up",
-            "Whether the node answered.",
-            |node| Some(u8::from(states[node].role.is_some())),
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pg_replication_is_replica",
-            "Whether the node is a standby.",
-            |node| states[node].role.map(|role| u8::from(role == "standby")),
-        );
-        let mut family = document.family(
-            Gauge,
-            "pgpair_node_role",
-            "The node's role: 1 for the current one.",
-        );
+        self.each_node(document, &families::PG_UP, |node| {
+            Some(u8::from(states[node].role.is_some()))
+        });
+        self.each_node(document, &families::PG_REPLICATION_IS_REPLICA, |node| {
+            states[node].role.map(|role| u8::from(role == "standby"))
+        });
+        let mut family = document.family(&families::NODE_ROLE);
         for (node, name) in self.names() {
             for role in ["primary", "standby"] {
                 let is = states[node].role.map(|current| u8::from(current == role));
-                family.known(&[("node", name), ("role", role)], is);
+                family.known(&[name, role], is);
             }
         }
-        let mut family = document.family(
-            Gauge,
-            "pgpair_node_reason",
-            "The node's state in one word: 1 for the current one.",
-        );
+        let mut family = document.family(&families::NODE_REASON);
         for (node, name) in self.names() {
             for reason in Reason::ALL {
                 let is = u8::from(states[node].reason == reason);
-                family.sample(&[("node", name), ("reason", reason.word())], is);
+                family.sample(&[name, reason.word()], is);
             }
         }
     }
 
     fn replication(&self, document: &mut Document) {
         let states = &self.report.assessment.nodes;
-        self.each_node(
-            document,
-            Gauge,
-            "pg_replication_lag_seconds",
-            "How long ago the primary was where the standby has replayed to, in seconds.",
-            |node| states[node].lag.seconds,
-        );
-        let mut family = document.family(
-            Gauge,
-            "pgpair_replication_lag_bytes",
-            "WAL that the standby has not replayed (apply) or received (write) yet, in bytes.",
-        );
+        self.each_node(document, &families::PG_REPLICATION_LAG_SECONDS, |node| {
+            states[node].lag.seconds
+        });
+        let mut family = document.family(&families::REPLICATION_LAG_BYTES);
         for (node, name) in self.names() {
             let lag = states[node].lag;
-            family.known(&[("node", name), ("mode", "apply")], lag.apply_bytes);
-            family.known(&[("node", name), ("mode", "write")], lag.write_bytes);
+            family.known(&[name, "apply"], lag.apply_bytes);
+            family.known(&[name, "write"], lag.write_bytes);
         }
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_wal_receiver_up",
-            "Whether the standby's WAL receiver is streaming.",
-            |node| {
-                let standby = self.facts(node).filter(|facts| facts.in_recovery);
-                let streams = standby.and_then(|facts| facts.replication.as_ref()?.streams());
-                streams.map(u8::from)
-            },
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_timeline",
-            "The node's timeline.",
-            |node| self.told(node).and_then(|it| it.timeline),
-        );
-        let mut family = document.family(
-            Gauge,
-            "pgpair_slot_retained_bytes",
-            "WAL that a replication slot holds back on the primary, in bytes.",
-        );
+        self.each_node(document, &families::WAL_RECEIVER_UP, |node| {
+            let standby = self.facts(node).filter(|facts| facts.in_recovery);
+            let streams = standby.and_then(|facts| facts.replication.as_ref()?.streams());
+            streams.map(u8::from)
+        });
+        self.each_node(document, &families::TIMELINE, |node| {
+            self.told(node).and_then(|it| it.timeline)
+        });
+        let mut family = document.family(&families::SLOT_RETAINED_BYTES);
         for (node, name) in self.names() {
             for slot in self.told(node).map_or(&[][..], Replication::slots) {
-                let labels = [("node", name), ("slot", slot.name.as_str())];
+                let labels = [name, slot.name.as_str()];
                 family.known(&labels, slot.retained_bytes);
             }
         }
@@ -198,100 +145,60 @@ impl<'a> Figures<'a> {
 
     fn ages(&self, document: &mut Document) {
         let nodes = &self.report.nodes;
+        self.each_node(document, &families::OBSERVATION_AGE_SECONDS, |node| {
+            nodes[node].age.map(|age| age.as_secs_f64())
+        });
+        self.each_node(document, &families::REPLICATION_AGE_SECONDS, |node| {
+            nodes[node].replication_age.map(|age| age.as_secs_f64())
+        });
+        self.each_node(document, &families::LOGIN_OK, |node| {
+            nodes[node]
+                .login
+                .map(|it| u8::from(it.reason == Reason::Ok))
+        });
+        self.each_node(document, &families::LOGIN_AGE_SECONDS, |node| {
+            nodes[node].login.map(|it| it.age.as_secs_f64())
+        });
         self.each_node(
             document,
-            Gauge,
-            "pgpair_observation_age_seconds",
-            "Time since the node last answered, in seconds.",
-            |node| nodes[node].age.map(|age| age.as_secs_f64()),
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_replication_age_seconds",
-            "Time since the node was asked for what it tells of replication, in seconds.",
-            |node| nodes[node].replication_age.map(|age| age.as_secs_f64()),
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_login_ok",
-            "Whether the last new login to the node went through; one is tried every 10 s.",
-            |node| {
-                nodes[node]
-                    .login
-                    .map(|it| u8::from(it.reason == Reason::Ok))
-            },
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_login_age_seconds",
-            "Time since the last new login to the node was tried, in seconds.",
-            |node| nodes[node].login.map(|it| it.age.as_secs_f64()),
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_certificate_expiry_timestamp_seconds",
-            "Until when the certificate is good that the node showed last, in seconds since 1970.",
+            &families::CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS,
             |node| nodes[node].certificate_good_until,
         );
     }
 
     fn counts(&self, document: &mut Document) {
         let nodes = &self.report.nodes;
-        let mut family = document.family(
-            Histogram,
-            "pgpair_observation_seconds",
-            "Time that observations of the node took, in seconds.",
-        );
+        let mut family = document.family(&families::OBSERVATION_SECONDS);
         for (node, name) in self.names() {
             let counts = &nodes[node].counts;
             family.histogram(
-                &[("node", name)],
+                &[name],
                 &board::OBSERVATION_BUCKETS,
                 &counts.buckets,
                 counts.seconds,
             );
         }
-        let mut family = document.family(
-            Counter,
-            "pgpair_observation_failures_total",
-            "Observations of the node that failed, by reason.",
-        );
+        let mut family = document.family(&families::OBSERVATION_FAILURES_TOTAL);
         for (node, name) in self.names() {
             // From zero on, so that the first failure is an increase.
             for reason in Reason::OF_FAILURES {
                 let count = nodes[node].counts.failures.get(reason.word());
-                let labels = [("node", name), ("reason", reason.word())];
+                let labels = [name, reason.word()];
                 family.sample(&labels, count.copied().unwrap_or(0));
             }
         }
+        self.each_node(document, &families::WATCHERS_ABANDONED_TOTAL, |node| {
+            Some(nodes[node].counts.abandoned)
+        });
         self.each_node(
             document,
-            Counter,
-            "pgpair_watchers_abandoned_total",
-            "Watchers of the node that were stuck and replaced.",
-            |node| Some(nodes[node].counts.abandoned),
-        );
-        self.each_node(
-            document,
-            Gauge,
-            "pgpair_last_transition_timestamp_seconds",
-            "When the node's state last changed, in seconds since 1970.",
+            &families::LAST_TRANSITION_TIMESTAMP_SECONDS,
             |node| nodes[node].counts.last_transition.map(unix_seconds),
         );
-        self.each_node(
-            document,
-            Counter,
-            "pgpair_outage_seconds_total",
-            "Time during which the node did not answer, in seconds.",
-            |node| {
-                let outage = nodes[node].counts.outage.as_secs_f64();
-                Some(outage)
-            },
-        );
+        self.each_node(document, &families::OUTAGE_SECONDS_TOTAL, |node| {
+            let outage = nodes[node].counts.outage.as_secs_f64();
+            Some(outage)
+        });
     }
 }
 
@@ -299,166 +206,97 @@ fn about_guard(document: &mut Document, guard: &Guard) {
     let report = guard.report.as_ref();
     // Where there never was one, none is missed.
     let up = (guard.state != ABSENT).then_some(u8::from(report.is_some()));
-    document
-        .family(
-            Gauge,
-            "pgpair_guard_up",
-            "Whether the guard reported within the last 10 s.",
-        )
-        .known(&[], up);
-    let mut family = document.family(
-        Gauge,
-        "pgpair_guard_state",
-        "What the guard does: 1 for the current state.",
-    );
+    document.family(&families::GUARD_UP).known(&[], up);
+    let mut family = document.family(&families::GUARD_STATE);
     for state in STATES {
         let is = report.map(|_| u8::from(guard.state == state));
-        family.known(&[("state", state)], is);
+        family.known(&[state], is);
     }
-    let mut family = document.family(
-        Gauge,
-        "pgpair_guard_waiting",
-        "Why the guard does not replace a primary that does not answer: 1 for the current reason.",
-    );
+    let mut family = document.family(&families::GUARD_WAITING);
     for reason in WaitReason::ALL {
         let is = report.map(|it| u8::from(it.reason == Some(reason)));
-        family.known(&[("reason", reason.word())], is);
+        family.known(&[reason.word()], is);
     }
-    let mut family = document.family(
-        Gauge,
-        "pgpair_guard_blocked",
-        "Why the guard cannot do what it would have to: 1 for the current reason.",
-    );
+    let mut family = document.family(&families::GUARD_BLOCKED);
     if let Some(reason) = report.and_then(|it| it.blocked.as_deref()) {
-        family.sample(&[("reason", reason)], 1);
+        family.sample(&[reason], 1);
     }
     what_the_guard_promises(document, report);
 }
 
 fn what_the_guard_promises(document: &mut Document, report: Option<&GuardReport>) {
-    let mut family = document.family(
-        Gauge,
-        "pgpair_guard_mode",
-        "What the guard has commits wait for: 1 for the current mode.",
-    );
+    let mut family = document.family(&families::GUARD_MODE);
     for mode in Mode::ALL {
         let is = report.map(|it| u8::from(it.mode == mode.word()));
-        family.known(&[("mode", mode.word())], is);
+        family.known(&[mode.word()], is);
     }
     document
-        .family(
-            Gauge,
-            "pgpair_guard_synchronous",
-            "Whether every acknowledged commit is on the standby's disk.",
-        )
+        .family(&families::GUARD_SYNCHRONOUS)
         .known(&[], report.map(|it| u8::from(it.synchronous)));
     document
-        .family(
-            Gauge,
-            "pgpair_guard_failovers_last_hour",
-            "Primaries that the guard replaced within the last hour.",
-        )
+        .family(&families::GUARD_FAILOVERS_LAST_HOUR)
         .known(&[], report.map(|it| it.failovers));
 }
 
 fn http(document: &mut Document, counts: &Counters) {
     let by_path = counts.by_path();
-    let mut family = document.family(
-        Counter,
-        "pgpair_http_requests_total",
-        "Requests answered, by documented path and status.",
-    );
+    let mut family = document.family(&families::HTTP_REQUESTS_TOTAL);
     for figures in &by_path {
         for (status, count) in &figures.by_status {
             let code = status.to_string();
-            family.sample(&[("path", figures.path), ("code", &code)], count);
+            family.sample(&[figures.path, &code], count);
         }
     }
-    let mut family = document.family(
-        Histogram,
-        "pgpair_http_request_seconds",
-        "Time from a request to its answer, in seconds.",
-    );
+    let mut family = document.family(&families::HTTP_REQUEST_SECONDS);
     for figures in &by_path {
         family.histogram(
-            &[("path", figures.path)],
+            &[figures.path],
             &counters::BUCKETS,
             &figures.by_time,
             figures.seconds,
         );
     }
     document
-        .family(Gauge, "pgpair_http_connections", "HTTP connections held.")
+        .family(&families::HTTP_CONNECTIONS)
         .sample(&[], counts.connections());
-    let mut family = document.family(
-        Counter,
-        "pgpair_http_connections_closed_total",
-        "HTTP connections that pgpair closed, by reason.",
-    );
+    let mut family = document.family(&families::HTTP_CONNECTIONS_CLOSED_TOTAL);
     for (why, count) in counts.closed_by_reason() {
-        family.sample(&[("reason", why.word())], count);
+        family.sample(&[why.word()], count);
     }
-    let mut family = document.family(
-        Counter,
-        "pgpair_http_requests_refused_total",
-        "HTTP requests refused before their path was looked at, by reason.",
-    );
+    let mut family = document.family(&families::HTTP_REQUESTS_REFUSED_TOTAL);
     for (why, count) in counts.refused_by_reason() {
-        family.sample(&[("reason", why.word())], count);
+        family.sample(&[why.word()], count);
     }
-    let help = "Requests that wait for PostgreSQL.";
     document
-        .family(Gauge, "pgpair_http_requests_waiting", help)
+        .family(&families::HTTP_REQUESTS_WAITING)
         .sample(&[], counts.waiting());
     document
-        .family(
-            Gauge,
-            "pgpair_http_unread_bytes",
-            "Bytes of answers that clients have not read and the kernel does not hold.",
-        )
+        .family(&families::HTTP_UNREAD_BYTES)
         .sample(&[], counts.unsent_bytes());
 }
 
 fn process(document: &mut Document, started: SystemTime) {
-    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    let version = [env!("CARGO_PKG_VERSION")];
+    document.family(&families::BUILD_INFO).sample(&version, 1);
     document
-        .family(
-            Gauge,
-            "pgpair_build_info",
-            "The version of pgpair; always 1.",
-        )
-        .sample(&version, 1);
-    document
-        .family(
-            Gauge,
-            "process_start_time_seconds",
-            "When the process started, in seconds since 1970.",
-        )
+        .family(&families::PROCESS_START_TIME_SECONDS)
         .sample(&[], unix_seconds(started));
     let own = OwnProcess::read();
     document
-        .family(
-            Counter,
-            "process_cpu_seconds_total",
-            "Processor time that the process used, in seconds.",
-        )
+        .family(&families::PROCESS_CPU_SECONDS_TOTAL)
         .known(&[], own.as_ref().map(|own| own.cpu_seconds));
     document
-        .family(
-            Gauge,
-            "process_resident_memory_bytes",
-            "Memory that the process holds, in bytes.",
-        )
+        .family(&families::PROCESS_RESIDENT_MEMORY_BYTES)
         .known(&[], own.as_ref().map(|own| own.resident_bytes));
     document
-        .family(Gauge, "process_threads", "Threads of the process.")
+        .family(&families::PROCESS_THREADS)
         .known(&[], own.as_ref().map(|own| own.threads));
     let open = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
     document
-        .family(Gauge, "process_open_fds", "Open descriptors.")
+        .family(&families::PROCESS_OPEN_FDS)
         .known(&[], open);
     document
-        .family(Gauge, "process_max_fds", "Descriptors that may be open.")
+        .family(&families::PROCESS_MAX_FDS)
         .known(&[], getrlimit(Resource::Nofile).current);
 }
 
@@ -496,21 +334,4 @@ impl OwnProcess {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_line_is_read_after_the_name() {
-        let line = "1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 12 0 99 1000000 256 1";
-        let own = OwnProcess::parse(line, 100, 4096).expect("parses");
-        assert_eq!(own.cpu_seconds, 2.0);
-        assert_eq!(own.threads, 12);
-        assert_eq!(own.resident_bytes, 256 * 4096);
-    }
-
-    #[test]
-    fn this_process_is_read() {
-        let own = OwnProcess::read().expect("there is a /proc");
-        assert!(own.threads >= 1 && own.resident_bytes > 0);
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ pub mod clients;
 pub mod control;
 pub mod counters;
 pub mod exposition;
+pub mod families;
 pub mod gate;
 pub mod handler;
 pub mod head;

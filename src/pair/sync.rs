@@ -31,7 +31,7 @@ impl Mode {
     pub const ALL: [Mode; 3] = [Mode::Async, Mode::Sync, Mode::Strict];
 
     /// Returns the word of the settings.
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Mode::Async => "async",
             Mode::Sync => "sync",

@@ -1,6 +1,7 @@
 //! What scrapers ask for and what they are given.
 
-use pgpair::http::exposition::{Document, Format, Kind};
+use pgpair::http::exposition::{Document, Format};
+use pgpair::http::families::{Basis, Kind, Metric, Unit};
 
 /// By the rules of RFC 9110, 12.5.1: quality by the most specific range; only
 /// who names OpenMetrics and wants it no less than text gets it.
@@ -47,16 +48,25 @@ fn range(text: &str) -> (String, f64) {
     (name, quality.map_or(1.0, |it| number(it).unwrap_or(0.0)))
 }
 
+const X: Metric = Metric {
+    name: "x",
+    kind: Kind::Gauge,
+    unit: Unit::Number,
+    labels: &["a", "b"],
+    help: "Is x.",
+    basis: Basis::Itself,
+};
+
 /// The labels that a scraper reads are those that were written.
 pub fn exposition(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     let (first, second) = text.split_once('|').unwrap_or((text, ""));
     let mut document = Document::new(Format::Text);
     document
-        .family(Kind::Gauge, "x", "Is x.")
-        .sample(&[("a", first), ("b", second)], 1)
-        .known(&[("a", second)], Some(2))
-        .known(&[("a", first)], None::<u8>);
+        .family(&X)
+        .sample(&[first, second], 1)
+        .known(&[second, ""], Some(2))
+        .known(&[first, ""], None::<u8>);
     let said = document.finish();
     let lines: Vec<&str> = said.split('\n').collect();
     assert_eq!(lines.len(), 5, "{said:?}");
@@ -64,7 +74,10 @@ pub fn exposition(bytes: &[u8]) {
         sample(lines[2]),
         (vec![("a", first.to_owned()), ("b", second.to_owned())], "1")
     );
-    assert_eq!(sample(lines[3]), (vec![("a", second.to_owned())], "2"));
+    assert_eq!(
+        sample(lines[3]),
+        (vec![("a", second.to_owned()), ("b", String::new())], "2")
+    );
     assert_eq!(lines[4], "");
 }
 
