@@ -3,6 +3,7 @@
 //!
 //! - [`files`] says who is primary, and holds the fence; [`docker`] runs the
 //!   containers, [`local_client`] asks the servers; [`host`] is all of it at hand.
+//! - [`state_file`] reads the pair's own small files.
 //! - [`socket`] is the only way to a server, as a container may write where it lies.
 //! - [`transition`] is the one way in which a primary moves; [`switchover`] and
 //!   [`failover`] decide whether it may, [`rejoin`] brings the other node back.
@@ -25,6 +26,7 @@ pub mod pulse;
 pub mod rejoin;
 pub mod session;
 pub mod socket;
+pub mod state_file;
 pub mod switchover;
 pub mod sync;
 pub mod transition;

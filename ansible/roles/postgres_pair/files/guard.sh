@@ -7,8 +7,9 @@ does=$1 root=$2 prefix=$3 pgpair=$4
 shift 4
 
 at_work() { [ -e "$root/guard.lock" ] && ! flock -n "$root/guard.lock" true; }
-paused_until() { cat "$root/guard.pause" 2>/dev/null || true; }
-heeds() { [ ! -d "$root/probe" ] || grep -q ' state=paused ' "$root/probe/guard" 2>/dev/null; }
+# JSON, and of the version before a number, and a line of key=value.
+paused_until() { sed -E 's/.*"until":([0-9]+).*/\1/' "$root/guard.pause" 2>/dev/null || true; }
+heeds() { [ ! -d "$root/probe" ] || grep -qE ' state=paused |"state":"paused"' "$root/probe/guard" 2>/dev/null; }
 told() { "$pgpair" guard "$@" "--prefix=$prefix" "--root=$root" >/dev/null; }
 
 if [ "$does" = release ]; then
