@@ -11,13 +11,22 @@ use crate::commands::pair::{self, Action};
 use crate::commands::{check, status};
 use crate::config::value::{self, shown};
 use crate::config::{self, Config, ConfigError, Environment, Flags, PAIR_SETTINGS, SETTINGS};
+use crate::pair::guard::pause::Pause;
 use crate::pair::layout::Node;
 use crate::pair::rejoin::Extent;
 use crate::pair::{failover, switchover};
 use crate::runtime::exit;
 
 /// Flags without a value.
-const SWITCHES: [&str; 5] = ["json", "watch", "dry-run", "accept-loss", "data-only"];
+const SWITCHES: [&str; 7] = [
+    "json",
+    "watch",
+    "dry-run",
+    "accept-loss",
+    "data-only",
+    "wait",
+    "unless-paused",
+];
 
 /// What to do.
 #[derive(Debug)]
@@ -227,22 +236,43 @@ impl Given<'_> {
         } else {
             &OF_A_PAIR
         };
-        let switches: &[&str] = if words.is_empty() { &[] } else { &["json"] };
+        let switches: &[&str] = match words.first() {
+            None => &[],
+            Some(&"pause") => &["json", "wait", "unless-paused"],
+            Some(_) => &["json"],
+        };
         self.takes("guard", switches, settings)?;
         match words {
             [] => self.pair(Action::Guard(config::guard(self.flags, self.environment)?)),
-            ["pause", length] => match value::duration(length) {
-                Ok(length) => self.pair(Action::Pause(length)),
-                Err(problem) => Err(usage(format!("guard pause {}: {problem}", shown(length)))),
-            },
+            ["pause", length] => self.pause(length, None),
+            ["pause", length, until] => self.pause(length, Some(end_of_pause("pause", until)?)),
             ["pause"] => Err(usage(
                 "guard pause: for how long, for example 1h".to_owned(),
             )),
-            ["resume"] => self.pair(Action::Resume),
+            ["resume"] => self.pair(Action::Resume(None)),
+            ["resume", until] => self.pair(Action::Resume(Some(end_of_pause("resume", until)?))),
             [other, ..] => Err(usage(format!(
-                "guard takes pause DURATION or resume, not {}",
+                "guard takes pause DURATION [UNTIL] or resume [UNTIL], not {}",
                 shown(other)
             ))),
+        }
+    }
+
+    fn pause(&self, length: &str, own: Option<u64>) -> Result<Command, UsageError> {
+        let unless_paused = self.switches.contains(&"unless-paused");
+        if own.is_some() && !unless_paused {
+            return Err(usage(
+                "guard pause: UNTIL goes with --unless-paused".to_owned(),
+            ));
+        }
+        match value::duration(length) {
+            Ok(length) => self.pair(Action::Pause(Pause {
+                length,
+                wait: self.switches.contains(&"wait"),
+                unless_paused,
+                own,
+            })),
+            Err(problem) => Err(usage(format!("guard pause {}: {problem}", shown(length)))),
         }
     }
 
@@ -300,6 +330,16 @@ impl Given<'_> {
 /// What every command about a pair takes.
 const OF_A_PAIR: [&config::Setting; 3] = [&config::PREFIX, &config::ROOT, &config::LOG];
 
+/// Reads the end of a pause, as `paused_until` of a command's JSON.
+fn end_of_pause(command: &str, text: &str) -> Result<u64, UsageError> {
+    text.parse().map_err(|_| {
+        usage(format!(
+            "guard {command}: {} is no end of a pause: use seconds since 1970, such as --json says",
+            shown(text)
+        ))
+    })
+}
+
 /// Reads the name of at most one node.
 fn node(command: &str, names: &[&str]) -> Result<Option<Node>, UsageError> {
     match names {
@@ -333,7 +373,10 @@ pub fn help() -> String {
            pgpair failover [--accept-loss] [NODE]   replace the primary, which is dead or frozen\n  \
            pgpair rejoin [--data-only] [NODE]       make the other node a standby again\n  \
            pgpair guard [SETTINGS]                  do all that by itself, and keep replication as asked\n  \
-           pgpair guard pause DURATION | resume     let the guard replace no primary for a while\n  \
+           pgpair guard pause [--wait] [--unless-paused] DURATION [UNTIL]   have it replace no primary\n  \
+           pgpair guard resume [UNTIL]              end that; with UNTIL only a pause that ends then\n  \
+           (--wait: until the guard heeds it and is at no work; --unless-paused: leave a pause of\n  \
+           somebody else's alone, and pause no guard that is not there; UNTIL: one's own pause)\n  \
            (with --json, switchover, failover, rejoin, pause and resume end with one JSON object)\n  \
            pgpair --help | --version\n\
          \n\

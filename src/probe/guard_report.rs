@@ -12,7 +12,7 @@ use crate::runtime::document::{self, Content, word};
 use crate::runtime::text::value_of;
 
 /// Where it lies: in the folder that the probe's container has.
-const FILE: &str = "probe/guard";
+pub const FILE: &str = "probe/guard";
 
 /// A guard writes at least once a second; one that has not for this long is
 /// gone, or cannot do its work.

@@ -2,7 +2,8 @@
 //! as `pgpair failover` and only without loss, brings the old one back, and
 //! keeps synchronous replication as it was asked for.
 
-mod state;
+pub mod pause;
+pub mod state;
 mod sync_controller;
 
 use std::fs::OpenOptions;
@@ -54,42 +55,6 @@ pub struct Options {
     pub max_failovers: usize,
     /// A program that is run at every event.
     pub hook: Option<PathBuf>,
-}
-
-/// Pauses the guard for this long.
-///
-/// # Errors
-///
-/// Refuses a folder that is not the pair's.
-pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
-    files::is_the_pairs(&pair.layout)?;
-    state::pause(&pair.layout, state::now() + length.as_secs().max(1)).map_err(|error| {
-        refused(
-            Why::FileUnusable,
-            format!("the pause cannot be written: {error}"),
-        )
-    })?;
-    pair.say(&format!(
-        "the guard replaces no primary for {length:?}: pgpair guard resume ends that"
-    ));
-    Ok(())
-}
-
-/// Ends a pause.
-///
-/// # Errors
-///
-/// Refuses a folder that is not the pair's.
-pub fn resume(pair: &Pair) -> Result<(), Error> {
-    files::is_the_pairs(&pair.layout)?;
-    state::resume(&pair.layout).map_err(|error| {
-        refused(
-            Why::FileUnusable,
-            format!("the pause cannot be removed: {error}"),
-        )
-    })?;
-    pair.say("the guard is on watch");
-    Ok(())
 }
 
 /// Guards a pair until it is told to stop.

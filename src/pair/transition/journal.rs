@@ -17,6 +17,7 @@ use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
 use crate::pair::state_file::{self, Format};
 use crate::runtime::document::{self, word};
+use crate::runtime::lock_holder;
 use crate::runtime::text::value_of;
 
 /// Who is at work, for the message to who comes second.
@@ -250,6 +251,14 @@ pub fn read(layout: &Layout) -> Result<Option<Move>, Error> {
     read.map_err(|text| refused(Why::JournalUnreadable, text))
 }
 
+/// Returns the command that is at work on the pair, with its process; nothing if none is.
+pub fn holder(layout: &Layout) -> Option<String> {
+    let path = layout.file(LOCK);
+    lock_holder::holder_of(&path)?;
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    Some(text.trim().to_owned())
+}
+
 /// Says whether the process that wrote this is there.
 fn is_alive(holder: &str) -> bool {
     let pid = holder.trim().strip_suffix(')');
@@ -282,9 +291,11 @@ mod tests {
         let (_folder, layout) = pair();
         let held = Held::take(&layout, "switchover").expect("nobody has it");
         let trouble = Held::take(&layout, "failover").expect_err("it is held");
+        assert!(holder(&layout).is_some_and(|it| it.starts_with("switchover (pid ")));
         let words = format!("switchover (pid {}) is at work", std::process::id());
         assert!(trouble.to_string().contains(&words), "{trouble}");
         drop(held);
+        assert_eq!(holder(&layout), None, "it was given back");
         Held::take(&layout, "failover").expect("it was given back");
     }
 
