@@ -18,7 +18,7 @@ use crate::pair::{failover, switchover};
 use crate::runtime::exit;
 
 /// Flags without a value.
-const SWITCHES: [&str; 7] = [
+const SWITCHES: [&str; 8] = [
     "json",
     "watch",
     "dry-run",
@@ -26,6 +26,7 @@ const SWITCHES: [&str; 7] = [
     "data-only",
     "wait",
     "unless-paused",
+    "sizes",
 ];
 
 /// What to do.
@@ -154,13 +155,18 @@ fn parse_words(
         ["failover", nodes @ ..] => given.failover(nodes),
         ["rejoin", nodes @ ..] => given.rejoin(nodes),
         ["guard", words @ ..] => given.guard(words),
+        ["inspect"] => given.inspect(),
+        ["inspect", extra, ..] => Err(usage(format!(
+            "inspect takes no argument {}; see pgpair --help",
+            shown(extra)
+        ))),
         ["serve", extra, ..] => Err(usage(format!(
             "serve takes no argument {}; see pgpair --help",
             shown(extra)
         ))),
         [other, ..] => Err(usage(format!(
-            "unknown command {}; use serve, check, status, switchover, failover, rejoin \
-             or guard, or see pgpair --help",
+            "unknown command {}; use serve, check, status, switchover, failover, rejoin, guard \
+             or inspect, or see pgpair --help",
             shown(other)
         ))),
     }
@@ -227,6 +233,12 @@ impl Given<'_> {
             false => Extent::Whole,
         };
         self.pair(Action::Rejoin(node("rejoin", nodes)?, extent))
+    }
+
+    fn inspect(&self) -> Result<Command, UsageError> {
+        self.takes("inspect", &["json", "sizes"], &OF_A_PAIR)?;
+        let sizes = self.switches.contains(&"sizes");
+        self.pair(Action::Inspect { sizes })
     }
 
     fn guard(&self, words: &[&str]) -> Result<Command, UsageError> {
@@ -377,6 +389,7 @@ pub fn help() -> String {
            pgpair guard resume [UNTIL]              end that; with UNTIL only a pause that ends then\n  \
            (--wait: until the guard heeds it and is at no work; --unless-paused: leave a pause of\n  \
            somebody else's alone, and pause no guard that is not there; UNTIL: one's own pause)\n  \
+           pgpair inspect [--json] [--sizes]        say what is known of the pair on this host\n  \
            (with --json, switchover, failover, rejoin, pause and resume end with one JSON object)\n  \
            pgpair --help | --version\n\
          \n\
@@ -388,7 +401,7 @@ pub fn help() -> String {
         .iter()
         .for_each(|setting| describe(&mut text, setting));
     text.push_str(
-        "\nSettings of switchover, failover, rejoin and guard, which run on the Docker host as root:\n",
+        "\nSettings of switchover, failover, rejoin, guard and inspect, which run on the Docker host as root:\n",
     );
     PAIR_SETTINGS
         .iter()
@@ -400,7 +413,7 @@ pub fn help() -> String {
          port is taken), 2 bad usage, 70 HTTP could not be answered any more.\n\
          Exit codes of check and status: 0 healthy (the pair is whole), 1 bad arguments,\n\
          2 no connection, 3 no answer in time, 4 not healthy (not whole).\n\
-         Exit codes of switchover, failover, rejoin, guard: 0 done, 1 failed on the way (run it\n\
+         Exit codes of switchover, failover, rejoin, guard, inspect: 0 done, 1 failed on the way (run it\n\
          again to complete it), 2 bad usage, 3 refused and nothing touched, 4 the primary\n\
          moved and the other node is not back.\n",
     );

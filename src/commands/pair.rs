@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use log::LevelFilter;
 use serde::Serialize;
 
+use super::inspect;
 use crate::pair::error::Error;
 use crate::pair::guard::pause::{self, Pause, Paused};
 use crate::pair::host::{Output, Pair};
@@ -31,6 +32,11 @@ pub enum Action {
     Pause(Pause),
     /// `pgpair guard resume`: any pause, or one that ends then.
     Resume(Option<u64>),
+    /// `pgpair inspect`: with how much the data takes, or without.
+    Inspect {
+        /// Add up how much the data takes.
+        sizes: bool,
+    },
     /// `pgpair rejoin`: who, by default the node that is not the primary.
     Rejoin(Option<Node>, Extent),
 }
@@ -80,6 +86,9 @@ pub fn run(command: Command) -> u8 {
         eprintln!("pgpair: cannot log: {error}");
         return exit::FAILURE;
     }
+    if let Action::Inspect { sizes } = command.action {
+        return inspect::run(&command.layout, sizes, command.json);
+    }
     let output = match command.action {
         // The guard's words are its log.
         Action::Guard(_) => Output::Log,
@@ -122,6 +131,8 @@ fn carry_out(pair: &Pair, action: Action) -> Result<Outcome, Error> {
             Some(moved) => Outcome::Moved("failover", moved),
         },
         Action::Rejoin(node, extent) => rejoin_one(pair, node, extent)?,
+        // It has ended already: it changes nothing, and has words of its own.
+        Action::Inspect { .. } => Outcome::Nothing,
         Action::Guard(options) => guard::guard(pair, options).map(|()| Outcome::Done)?,
         Action::Pause(wanted) => Outcome::Paused(pause::pause(pair, &wanted)?),
         Action::Resume(own) => match pause::resume(pair, own)? {

@@ -11,6 +11,7 @@
 //! - [`failure_detector`] decides whether a primary that is silent is replaced;
 //!   [`witnesses`] says what is known, by [`session`], [`pulse`] and
 //!   [`process_table`].
+//! - [`inspect`] says what is known of all that, and changes nothing.
 
 pub mod docker;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod failure_detector;
 pub mod files;
 pub mod guard;
 pub mod host;
+pub mod inspect;
 pub mod layout;
 pub mod local_client;
 pub mod process_table;

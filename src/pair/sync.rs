@@ -1,14 +1,12 @@
 //! Synchronous replication kept honest: which mode is wanted, whether it is in
 //! force, and the one file that proves it after the primary is dead.
 
-use serde_json::Value;
-
 use super::error::{Error, Why, failed, refused};
 use super::files;
 use super::host::{MAX_SQL, Pair};
 use super::layout::{Layout, Node};
 use super::state_file::{self, Format};
-use crate::runtime::document::{self, word};
+use crate::runtime::document::{Object, word};
 use crate::runtime::text::value_of;
 
 /// Where it is written down, in the pair's folder.
@@ -92,13 +90,17 @@ const FORMAT: Format<Promise> = Format {
 };
 
 impl Promise {
-    /// Returns what the file says of it.
-    pub fn fields(&self) -> [(&'static str, Value); 3] {
-        [
-            ("mode", self.mode.word().into()),
-            ("primary", self.primary.name().into()),
-            ("in_force", self.in_force.into()),
-        ]
+    /// Writes what the file says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.text("mode", Some(self.mode.word()));
+        object.text("primary", Some(self.primary.name()));
+        object.yes("in_force", self.in_force);
+    }
+
+    fn text(&self) -> String {
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        object.line()
     }
 
     fn of(mode: &str, primary: &str, in_force: bool) -> Option<Promise> {
@@ -117,7 +119,7 @@ impl Promise {
 /// Fails if the disk does not take it.
 pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Error> {
     let path = layout.file(FILE);
-    let text = document::text(&promise.fields());
+    let text = promise.text();
     files::replace(&path, text.as_bytes(), 0o600).map_err(|error| {
         failed(
             Why::FileUnusable,
@@ -237,7 +239,7 @@ mod tests {
         assert!(proves(&layout, Node::A));
         fs::write(layout.file(FILE), "mode=sync primary=a in_force=true\n").expect("writes");
         assert!(proves(&layout, Node::A), "by the version before");
-        let whole = document::text(&promise.fields());
+        let whole = promise.text();
         let own = [
             (&whole[..whole.len() / 2], "it is garbled"),
             ("mode=sync primary=a in_fo", "it is garbled"),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::runtime::document::{self, Content, word};
+use crate::runtime::document::{self, Content, Object, word};
 use crate::runtime::text::value_of;
 
 /// Where it lies: in the folder that the probe's container has.
@@ -152,7 +152,9 @@ impl Report {
         self.at_ms = now_ms();
         // Not for good: what is lost with the host is of no interest after it.
         let beside = folder.join("guard.new");
-        fs::write(&beside, document::text(&self.fields()))?;
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        fs::write(&beside, object.line())?;
         // The probe is another user; there is nothing secret in it.
         fs::set_permissions(&beside, Permissions::from_mode(0o644))?;
         fs::rename(&beside, &path)
@@ -184,19 +186,17 @@ impl Report {
         }
     }
 
-    /// Returns what the file says of it.
-    pub fn fields(&self) -> [(&'static str, Value); 9] {
-        [
-            ("at_ms", self.at_ms.into()),
-            ("state", self.state.clone().into()),
-            ("detail", self.detail.clone().into()),
-            ("reason", self.reason.map(WaitReason::word).into()),
-            ("blocked", self.blocked.clone().into()),
-            ("mode", self.mode.clone().into()),
-            ("synchronous", self.synchronous.into()),
-            ("paused_until", self.paused_until.into()),
-            ("failovers", self.failovers.into()),
-        ]
+    /// Writes what the file says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.number("at_ms", Some(self.at_ms));
+        object.text("state", Some(&self.state));
+        object.text("detail", self.detail.as_deref());
+        object.text("reason", self.reason.map(WaitReason::word));
+        object.text("blocked", self.blocked.as_deref());
+        object.text("mode", Some(&self.mode));
+        object.yes("synchronous", self.synchronous);
+        object.number("paused_until", self.paused_until);
+        object.number("failovers", self.failovers.try_into().ok());
     }
 
     fn of(value: &Value) -> Option<Report> {

@@ -64,14 +64,77 @@ pub fn parse(text: &str) -> Result<Content, Unreadable> {
     }
 }
 
-/// Returns the content of a file that says this.
-pub fn text(fields: &[(&str, Value)]) -> String {
-    let mut text = format!("{{\"version\":{VERSION}");
-    for (key, value) in fields {
-        text.push_str(&format!(",\"{key}\":{value}"));
+/// A JSON object that is being written.
+#[derive(Debug, Default)]
+pub struct Object(String);
+
+impl Object {
+    /// Begins the content of a file.
+    pub fn versioned() -> Object {
+        let mut object = Object::default();
+        object.number("version", Some(VERSION));
+        object
     }
-    text.push_str("}\n");
-    text
+
+    /// Adds a field that is JSON already.
+    pub fn raw(&mut self, key: &str, json: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push_str(&quoted(key));
+        self.0.push(':');
+        self.0.push_str(json);
+    }
+
+    /// Adds all fields of another object.
+    pub fn fields(&mut self, object: &str) {
+        let inner = object.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+        if let Some(inner) = inner.filter(|it| !it.is_empty()) {
+            self.0.push(if self.0.is_empty() { '{' } else { ',' });
+            self.0.push_str(inner);
+        }
+    }
+
+    /// Adds text; `null` without it.
+    pub fn text(&mut self, key: &str, value: Option<&str>) {
+        match value {
+            Some(text) => self.raw(key, &quoted(text)),
+            None => self.raw(key, "null"),
+        }
+    }
+
+    /// Adds a number; `null` without it.
+    pub fn number(&mut self, key: &str, value: Option<u64>) {
+        match value {
+            Some(number) => self.raw(key, &number.to_string()),
+            None => self.raw(key, "null"),
+        }
+    }
+
+    /// Adds a yes or no.
+    pub fn yes(&mut self, key: &str, value: bool) {
+        self.raw(key, if value { "true" } else { "false" });
+    }
+
+    /// Adds a list of what is JSON already.
+    pub fn list(&mut self, key: &str, items: &[String]) {
+        self.raw(key, &format!("[{}]", items.join(",")));
+    }
+
+    /// Returns the object.
+    pub fn end(mut self) -> String {
+        self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
+        self.0
+    }
+
+    /// Returns the object as the content of a file.
+    pub fn line(self) -> String {
+        self.end() + "\n"
+    }
+}
+
+/// Returns text as JSON.
+pub fn quoted(text: &str) -> String {
+    // Text has no key that could be none.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Returns a field that is text.
@@ -90,10 +153,31 @@ mod tests {
         })
     }
 
+    fn seven() -> String {
+        let mut object = Object::versioned();
+        object.number("n", Some(7));
+        object.line()
+    }
+
+    #[test]
+    fn what_is_written_is_json() {
+        let mut object = Object::default();
+        object.text("a\"", Some("b\n\u{1}\""));
+        object.text("none", None);
+        object.fields("{\"yes\":true}");
+        object.fields("{}");
+        object.list("list", &[quoted("c"), "1".to_owned()]);
+        let written: Value = serde_json::from_str(&object.end()).expect("JSON");
+        let meant =
+            serde_json::json!({"a\"": "b\n\u{1}\"", "none": null, "yes": true, "list": ["c", 1]});
+        assert_eq!(written, meant);
+        assert_eq!(Object::default().end(), "{}");
+    }
+
     #[test]
     fn this_version_and_what_was_before_it_are_read_and_nothing_else() {
         for (text, expected) in [
-            (text(&[("n", 7.into())]).as_str(), Ok(Some(7))),
+            (seven().as_str(), Ok(Some(7))),
             ("{\"n\":7,\"version\":1,\"more\":[1]}", Ok(Some(7))),
             ("{\"version\":1}", Ok(None)),
             ("8\n", Ok(Some(8))),

@@ -10,7 +10,7 @@ use crate::pair::error::{Error, Why, failed};
 use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
 use crate::pair::state_file::{self, Format};
-use crate::runtime::document::{self, Content};
+use crate::runtime::document::{self, Content, Object};
 use crate::runtime::lock_holder;
 use crate::runtime::text::value_of;
 
@@ -81,16 +81,22 @@ impl GuardState {
         Ok(read.unwrap_or_default())
     }
 
+    /// Writes what the file says of it.
+    pub fn fields(&self, object: &mut Object) {
+        let failovers: Vec<String> = self.failovers.iter().map(u64::to_string).collect();
+        object.list("failovers", &failovers);
+        object.text("pending_rejoin", self.pending_rejoin.map(Node::name));
+    }
+
     /// Writes it for good.
     ///
     /// # Errors
     ///
     /// Fails if the disk does not take it.
     pub fn write(&self, layout: &Layout) -> io::Result<()> {
-        let text = document::text(&[
-            ("failovers", self.failovers.clone().into()),
-            ("pending_rejoin", self.pending_rejoin.map(Node::name).into()),
-        ]);
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        let text = object.line();
         files::replace(&layout.file(MEMORY), text.as_bytes(), 0o600)
     }
 
@@ -116,7 +122,7 @@ impl GuardState {
 pub fn pause(layout: &Layout, until: u64) -> io::Result<()> {
     let text = match is_of_the_version_before(layout) {
         true => until.to_string(),
-        false => document::text(&[("until", until.into())]),
+        false => number("until", until),
     };
     files::replace(&layout.file(PAUSE), text.as_bytes(), 0o600)
 }
@@ -156,7 +162,13 @@ pub fn at_work(layout: &Layout) -> Option<u32> {
 
 /// What a guard leaves in its lock: that it reads JSON.
 pub fn lock_text() -> String {
-    document::text(&[("pid", std::process::id().into())])
+    number("pid", std::process::id().into())
+}
+
+fn number(key: &str, value: u64) -> String {
+    let mut object = Object::versioned();
+    object.number(key, Some(value));
+    object.line()
 }
 
 /// Says whether the guard at work is one that left nothing in its lock, and that reads a

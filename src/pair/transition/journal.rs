@@ -10,13 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use serde_json::Value;
 
 use crate::pair::error::{Error, Why, failed, refused};
 use crate::pair::files;
 use crate::pair::layout::{Layout, Node};
 use crate::pair::state_file::{self, Format};
-use crate::runtime::document::{self, word};
+use crate::runtime::document::{Object, word};
 use crate::runtime::lock_holder;
 use crate::runtime::text::value_of;
 
@@ -107,16 +106,20 @@ const FORMAT: Format<Move> = Format {
 };
 
 impl Move {
-    /// Returns what the journal says of it.
-    pub fn fields(&self) -> [(&'static str, Value); 6] {
-        [
-            ("kind", self.kind.word().into()),
-            ("from", self.from.name().into()),
-            ("to", self.to.name().into()),
-            ("step", self.step.word().into()),
-            ("accept_loss", self.accept_loss.into()),
-            ("ran", self.ran.into()),
-        ]
+    /// Writes what the journal says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.text("kind", Some(self.kind.word()));
+        object.text("from", Some(self.from.name()));
+        object.text("to", Some(self.to.name()));
+        object.text("step", Some(self.step.word()));
+        object.yes("accept_loss", self.accept_loss);
+        object.yes("ran", self.ran);
+    }
+
+    fn text(&self) -> String {
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        object.line()
     }
 
     /// Makes one of what the journal says, by its keys.
@@ -214,7 +217,7 @@ impl Held {
     /// Refuses if the disk does not take it.
     pub fn record(&self, step: &Move) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        let text = document::text(&step.fields());
+        let text = step.text();
         files::replace(&path, text.as_bytes(), 0o600).map_err(|error| {
             refused(
                 Why::FileUnusable,
@@ -334,7 +337,7 @@ mod tests {
     fn a_journal_that_cannot_be_read_is_refused() {
         let (_folder, layout) = pair();
         let path = layout.file(JOURNAL);
-        let whole = document::text(&BEGUN.fields());
+        let whole = BEGUN.text();
         let half = &whole[..whole.len() / 2];
         let own = [
             (half, "it is garbled"),
