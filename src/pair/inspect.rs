@@ -254,13 +254,13 @@ fn free_bytes(folder: &Path) -> Option<u64> {
 fn application(about: &mut Object, layout: &Layout) {
     let found = Node::BOTH.into_iter().find_map(|node| {
         let text = fs::read_to_string(layout.conf(node).join("pg_hba.conf")).ok()?;
-        let lines = text.lines().filter_map(|line| {
+        let mut lines = text.lines().filter_map(|line| {
             let mut words = line.split_whitespace().map(|word| word.trim_matches('"'));
             let (kind, database, role) = (words.next()?, words.next()?, words.next()?);
             let other = database == "replication" || role == "pgpair";
             (kind == "hostssl" && !other).then(|| (database.to_owned(), role.to_owned()))
         });
-        lines.last()
+        lines.next_back()
     });
     let Some((database, role)) = found else {
         about.raw("application", "null");
