@@ -17,6 +17,7 @@ use crate::commands::pair::{self, Action};
 use crate::commands::{check, status};
 use crate::config::value::{self, shown};
 use crate::config::{self, Config, ConfigError, Environment, Flags};
+use crate::pair::guard::pause::Pause;
 use crate::pair::layout::Node;
 use crate::pair::rejoin::Extent;
 use crate::pair::{failover, switchover};
@@ -145,6 +146,11 @@ fn parse_words(
         ["failover", nodes @ ..] => given.failover(nodes),
         ["rejoin", nodes @ ..] => given.rejoin(nodes),
         ["guard", words @ ..] => given.guard(words),
+        ["inspect"] => given.inspect(),
+        ["inspect", extra, ..] => Err(usage(format!(
+            "inspect takes no argument {}; see pgpair --help",
+            shown(extra)
+        ))),
         ["serve", extra, ..] => Err(usage(format!(
             "serve takes no argument {}; see pgpair --help",
             shown(extra)
@@ -226,6 +232,12 @@ impl Given<'_> {
         self.pair(Action::Rejoin(node("rejoin", nodes)?, extent))
     }
 
+    fn inspect(&self) -> Result<Command, UsageError> {
+        self.takes(&table::INSPECT)?;
+        let sizes = self.has(&table::SIZES);
+        self.pair(Action::Inspect { sizes })
+    }
+
     fn guard(&self, words: &[&str]) -> Result<Command, UsageError> {
         self.takes(match words {
             [] => &table::GUARD,
@@ -234,18 +246,35 @@ impl Given<'_> {
         })?;
         match words {
             [] => self.pair(Action::Guard(config::guard(self.flags, self.environment)?)),
-            ["pause", length] => match value::duration(length) {
-                Ok(length) => self.pair(Action::Pause(length)),
-                Err(problem) => Err(usage(format!("guard pause {}: {problem}", shown(length)))),
-            },
+            ["pause", length] => self.pause(length, None),
+            ["pause", length, until] => self.pause(length, Some(end_of_pause("pause", until)?)),
             ["pause"] => Err(usage(
                 "guard pause: for how long, for example 1h".to_owned(),
             )),
-            ["resume"] => self.pair(Action::Resume),
+            ["resume"] => self.pair(Action::Resume(None)),
+            ["resume", until] => self.pair(Action::Resume(Some(end_of_pause("resume", until)?))),
             [other, ..] => Err(usage(format!(
-                "guard takes pause DURATION or resume, not {}",
+                "guard takes pause DURATION [UNTIL] or resume [UNTIL], not {}",
                 shown(other)
             ))),
+        }
+    }
+
+    fn pause(&self, length: &str, own: Option<u64>) -> Result<Command, UsageError> {
+        let unless_paused = self.has(&table::UNLESS_PAUSED);
+        if own.is_some() && !unless_paused {
+            return Err(usage(
+                "guard pause: UNTIL goes with --unless-paused".to_owned(),
+            ));
+        }
+        match value::duration(length) {
+            Ok(length) => self.pair(Action::Pause(Pause {
+                length,
+                wait: self.has(&table::WAIT),
+                unless_paused,
+                own,
+            })),
+            Err(problem) => Err(usage(format!("guard pause {}: {problem}", shown(length)))),
         }
     }
 
@@ -290,6 +319,16 @@ impl Given<'_> {
             ))),
         }
     }
+}
+
+/// Reads the end of a pause, as `paused_until` of a command's JSON.
+fn end_of_pause(command: &str, text: &str) -> Result<u64, UsageError> {
+    text.parse().map_err(|_| {
+        usage(format!(
+            "guard {command}: {} is no end of a pause: use seconds since 1970, such as --json says",
+            shown(text)
+        ))
+    })
 }
 
 /// Reads the name of at most one node.

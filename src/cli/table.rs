@@ -22,8 +22,10 @@ pub enum Argument {
     Url,
     /// At most one of the pair's nodes.
     Node,
-    /// One length of time.
-    Duration,
+    /// One length of time, and the end of a pause of one's own.
+    Pause,
+    /// At most the end of a pause.
+    Until,
 }
 
 /// One command.
@@ -74,6 +76,25 @@ pub const ACCEPT_LOSS: Switch = Switch {
 pub const DATA_ONLY: Switch = Switch {
     flag: "data-only",
     meaning: "Make the node's data that of a standby, and do not start it.",
+};
+
+/// Waits for the guard.
+pub const WAIT: Switch = Switch {
+    flag: "wait",
+    meaning: "Come back only when the guard heeds the pause and nothing that it began is under way, \
+              after 120 s at most.",
+};
+
+/// Gives way to a person.
+pub const UNLESS_PAUSED: Switch = Switch {
+    flag: "unless-paused",
+    meaning: "Leave a pause of somebody else's alone, and pause no guard that is not there.",
+};
+
+/// Reads every file's size.
+pub const SIZES: Switch = Switch {
+    flag: "sizes",
+    meaning: "Add up the bytes of each node's data too, which may take two minutes.",
 };
 
 /// Answers HTTP.
@@ -190,32 +211,48 @@ pub const GUARD: Usage = Usage {
 /// Has the guard replace no primary.
 pub const GUARD_PAUSE: Usage = Usage {
     words: "guard pause",
-    argument: Argument::Duration,
-    switches: &[&JSON],
+    argument: Argument::Pause,
+    switches: &[&WAIT, &UNLESS_PAUSED, &JSON],
     settings: &[&PAIR_SETTINGS, &[&LOG]],
-    meaning: "Have the guard replace no primary for this long.",
+    meaning: "Have the guard replace no primary for this long. \
+              With `--unless-paused`, UNTIL is the end of a pause of one's own, which is renewed: \
+              seconds since 1970, as `paused_until` of `--json` says.",
     exit_codes: OF_A_PAIR,
 };
 
 /// Ends a pause.
 pub const GUARD_RESUME: Usage = Usage {
     words: "guard resume",
-    argument: Argument::None,
+    argument: Argument::Until,
     switches: &[&JSON],
     settings: &[&PAIR_SETTINGS, &[&LOG]],
-    meaning: "End a pause of the guard.",
+    meaning: "End a pause of the guard; with UNTIL only one that ends then.",
+    exit_codes: OF_A_PAIR,
+};
+
+/// Says what is known.
+pub const INSPECT: Usage = Usage {
+    words: "inspect",
+    argument: Argument::None,
+    switches: &[&JSON, &SIZES],
+    settings: &[&PAIR_SETTINGS, &[&LOG]],
+    meaning: "Say what is known of the pair on this host, from its disks, Docker and its servers. \
+              It changes nothing, and takes 5 s at most.",
     exit_codes: OF_A_PAIR,
 };
 
 /// The parts of the list of settings: whose they are.
 pub const SETTINGS_OF: [(&str, &[&Setting]); 3] = [
     ("serve", &SETTINGS),
-    ("switchover, failover, rejoin and guard", &PAIR_SETTINGS),
+    (
+        "switchover, failover, rejoin, guard and inspect",
+        &PAIR_SETTINGS,
+    ),
     ("guard alone", &GUARD_SETTINGS),
 ];
 
 /// Every command, in the order of the documentation.
-pub const COMMANDS: [&Usage; 9] = [
+pub const COMMANDS: [&Usage; 10] = [
     &SERVE,
     &CHECK,
     &STATUS,
@@ -225,6 +262,7 @@ pub const COMMANDS: [&Usage; 9] = [
     &GUARD,
     &GUARD_PAUSE,
     &GUARD_RESUME,
+    &INSPECT,
 ];
 
 impl Argument {
@@ -234,7 +272,8 @@ impl Argument {
             Argument::None => "",
             Argument::Url => " [URL]",
             Argument::Node => " [NODE]",
-            Argument::Duration => " DURATION",
+            Argument::Pause => " DURATION [UNTIL]",
+            Argument::Until => " [UNTIL]",
         }
     }
 }
@@ -258,7 +297,16 @@ impl Usage {
 
 /// Lists every flag without a value, each with the commands that take it.
 pub fn switches() -> impl Iterator<Item = (&'static Switch, Vec<&'static str>)> {
-    let all = [&WATCH, &DRY_RUN, &ACCEPT_LOSS, &DATA_ONLY, &JSON];
+    let all = [
+        &WATCH,
+        &DRY_RUN,
+        &ACCEPT_LOSS,
+        &DATA_ONLY,
+        &WAIT,
+        &UNLESS_PAUSED,
+        &SIZES,
+        &JSON,
+    ];
     all.into_iter().map(|switch| {
         let takers = COMMANDS.iter().filter(|it| it.switches.contains(&switch));
         (switch, takers.map(|it| it.words).collect())

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod http_client;
+pub mod inspect;
 pub mod pair;
 pub mod serve;
 pub mod status;

@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use log::LevelFilter;
 use serde::Serialize;
 
+use super::inspect;
 use crate::pair::error::Error;
+use crate::pair::guard::pause::{self, Pause, Paused};
 use crate::pair::host::{Output, Pair};
 use crate::pair::layout::{Layout, Node};
 use crate::pair::rejoin::{self, Extent};
@@ -27,10 +28,15 @@ pub enum Action {
     Failover(failover::Options),
     /// `pgpair guard`.
     Guard(guard::Options),
-    /// `pgpair guard pause`: for how long.
-    Pause(Duration),
-    /// `pgpair guard resume`.
-    Resume,
+    /// `pgpair guard pause`.
+    Pause(Pause),
+    /// `pgpair guard resume`: any pause, or one that ends then.
+    Resume(Option<u64>),
+    /// `pgpair inspect`: with how much the data takes, or without.
+    Inspect {
+        /// Add up how much the data takes.
+        sizes: bool,
+    },
     /// `pgpair rejoin`: who, by default the node that is not the primary.
     Rejoin(Option<Node>, Extent),
 }
@@ -61,6 +67,9 @@ struct Ended {
     /// Time without a writable primary.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_ms: Option<u128>,
+    /// The end of the guard's pause, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_until: Option<u64>,
     /// A word of [`Why`](crate::pair::error::Why).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -76,6 +85,9 @@ pub fn run(command: Command) -> u8 {
     if let Err(error) = logging::start(command.log) {
         eprintln!("pgpair: cannot log: {error}");
         return exit::FAILURE;
+    }
+    if let Action::Inspect { sizes } = command.action {
+        return inspect::run(&command.layout, sizes, command.json);
     }
     let output = match command.action {
         // The guard's words are its log.
@@ -103,6 +115,7 @@ enum Outcome {
     Done,
     Nothing,
     Planned,
+    Paused(Paused),
     Moved(&'static str, Moved),
 }
 
@@ -118,9 +131,14 @@ fn carry_out(pair: &Pair, action: Action) -> Result<Outcome, Error> {
             Some(moved) => Outcome::Moved("failover", moved),
         },
         Action::Rejoin(node, extent) => rejoin_one(pair, node, extent)?,
+        // It has ended already: it changes nothing, and has words of its own.
+        Action::Inspect { .. } => Outcome::Nothing,
         Action::Guard(options) => guard::guard(pair, options).map(|()| Outcome::Done)?,
-        Action::Pause(length) => guard::pause(pair, length).map(|()| Outcome::Done)?,
-        Action::Resume => guard::resume(pair).map(|()| Outcome::Done)?,
+        Action::Pause(wanted) => Outcome::Paused(pause::pause(pair, &wanted)?),
+        Action::Resume(own) => match pause::resume(pair, own)? {
+            true => Outcome::Done,
+            false => Outcome::Nothing,
+        },
     })
 }
 
@@ -147,6 +165,13 @@ fn told(outcome: Outcome, json: bool) -> (Ended, u8) {
         Outcome::Done => return (ended("done"), exit::OK),
         Outcome::Nothing => return (ended("nothing"), exit::OK),
         Outcome::Planned => return (ended("planned"), exit::OK),
+        Outcome::Paused(paused) => {
+            let ended = Ended {
+                paused_until: paused.until,
+                ..ended(if paused.changed { "done" } else { "nothing" })
+            };
+            return (ended, exit::OK);
+        }
         Outcome::Moved(what, moved) => (what, moved),
     };
     let (primary, timeline) = (moved.primary, moved.timeline);

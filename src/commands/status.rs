@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::http_client::{self, Target, Wanted};
+use crate::runtime::document::word;
 use crate::runtime::{exit, text};
 
 /// What is asked when no path is given.
@@ -35,7 +36,6 @@ pub struct Options {
 }
 
 /// The part of `/status` that is shown.
-#[derive(Deserialize)]
 pub struct Status {
     verdict: String,
     ready: bool,
@@ -47,7 +47,6 @@ pub struct Status {
     nodes: Vec<Node>,
 }
 
-#[derive(Deserialize)]
 struct Guard {
     state: String,
     detail: Option<String>,
@@ -55,7 +54,6 @@ struct Guard {
     synchronous: Option<bool>,
 }
 
-#[derive(Deserialize)]
 struct Node {
     name: String,
     state: String,
@@ -70,15 +68,36 @@ struct Node {
     login: Option<Login>,
 }
 
-/// What pgpair says instead.
-#[derive(Deserialize)]
-struct Refused {
-    detail: String,
-}
-
-#[derive(Deserialize)]
 struct Login {
     reason: String,
+}
+
+impl Node {
+    fn of(value: &Value) -> Option<Node> {
+        let number = |key: &str| value.get(key).and_then(Value::as_u64);
+        let login = value.get("login").and_then(|it| owned(it, "reason"));
+        Some(Node {
+            name: owned(value, "name")?,
+            state: owned(value, "state")?,
+            role: owned(value, "role"),
+            reason: owned(value, "reason")?,
+            detail: owned(value, "detail"),
+            age_ms: number("age_ms"),
+            timeline: number("timeline").and_then(|it| it.try_into().ok()),
+            replication_state: owned(value, "replication_state"),
+            lag_bytes: number("lag_bytes"),
+            lag_seconds: value.get("lag_seconds").and_then(Value::as_f64),
+            login: login.map(|reason| Login { reason }),
+        })
+    }
+}
+
+fn json(body: &[u8]) -> Option<Value> {
+    serde_json::from_str(str::from_utf8(body).ok()?).ok()
+}
+
+fn owned(value: &Value, key: &str) -> Option<String> {
+    word(value, key).map(str::to_owned)
 }
 
 /// Asks, prints, and returns the exit code: 0 only if the pair is whole.
@@ -114,10 +133,12 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
         }
     };
     let Some(status) = Status::parse(&answer.body) else {
-        let refused = serde_json::from_slice::<Refused>(&answer.body);
-        let why = refused.map_or_else(
-            |_| "the answer is not a /status".to_owned(),
-            |it| text::printable(&it.detail, MAX_CAUSE),
+        // What pgpair says instead.
+        let refused = json(&answer.body);
+        let detail = refused.as_ref().and_then(|it| word(it, "detail"));
+        let why = detail.map_or_else(
+            || "the answer is not a /status".to_owned(),
+            |it| text::printable(it, MAX_CAUSE),
         );
         eprintln!("pgpair: {why} (HTTP status {})", answer.status);
         return (String::new(), exit::NO_ANSWER);
@@ -138,7 +159,30 @@ fn look(options: &Options, colors: bool) -> (String, u8) {
 impl Status {
     /// Parses the body of an answer from `/status`.
     pub fn parse(body: &[u8]) -> Option<Status> {
-        serde_json::from_slice(body).ok()
+        let value = json(body)?;
+        let guard = value.get("guard").filter(|it| !it.is_null());
+        let guard = guard.map(|it| {
+            Some(Guard {
+                state: owned(it, "state")?,
+                detail: owned(it, "detail"),
+                mode: owned(it, "mode"),
+                synchronous: it.get("synchronous").and_then(Value::as_bool),
+            })
+        });
+        let nodes = value.get("nodes")?.as_array()?;
+        Some(Status {
+            verdict: owned(&value, "verdict")?,
+            ready: value.get("ready")?.as_bool()?,
+            reason: owned(&value, "reason")?,
+            detail: owned(&value, "detail"),
+            primary: owned(&value, "primary"),
+            version: owned(&value, "version")?,
+            guard: match guard {
+                Some(guard) => Some(guard?),
+                None => None,
+            },
+            nodes: nodes.iter().map(Node::of).collect::<Option<_>>()?,
+        })
     }
 
     /// Lays the pair out: one line about it, one a node, one a trouble.

@@ -28,6 +28,8 @@ pub struct NodeDisk {
     /// What its server says of itself in its lock file: `starting`, `ready`,
     /// `standby` or `stopping`.
     pub status: Option<String>,
+    /// Of which PostgreSQL it is, by its `PG_VERSION`.
+    pub version: Option<String>,
     control: Result<Control, ControlError>,
 }
 
@@ -42,6 +44,7 @@ impl NodeDisk {
                 empty: is_empty,
                 fenced: folder.has_file(SIGNAL)?,
                 status: postmaster_status(folder),
+                version: version(folder),
                 control: control_file::read(folder),
             })
         });
@@ -56,6 +59,7 @@ impl NodeDisk {
             empty,
             fenced: false,
             status: None,
+            version: None,
             control: Err(ControlError::NoData(error)),
         }
     }
@@ -71,12 +75,25 @@ impl NodeDisk {
     ///
     /// Refuses data that is not whole.
     pub fn control(&self) -> Result<Control, Error> {
-        self.control.as_ref().copied().map_err(|error| {
-            refused(
+        self.control.as_ref().copied().map_err(|error| match error {
+            ControlError::NoData(_) => refused(
                 Why::FileUnusable,
                 format!("{}: {error}", self.pgdata.display()),
-            )
+            ),
+            _ => self.is_not_whole(error),
         })
+    }
+
+    /// Refuses data that is not whole, and says why it is not.
+    pub fn is_not_whole(&self, why: &dyn std::fmt::Display) -> Error {
+        refused(
+            Why::FileUnusable,
+            format!(
+                "{} is not a whole database ({why}): restore it, or move it away to have the node \
+                 made anew",
+                self.pgdata.display()
+            ),
+        )
     }
 }
 
@@ -304,6 +321,14 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(beside, path)?;
     fault_point::pass("after a file")?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn version(pgdata: &Folder) -> Option<String> {
+    let bytes = pgdata.read("PG_VERSION", 64).ok()??;
+    let text = String::from_utf8(bytes).ok()?;
+    let is_version =
+        |it: &&str| !it.is_empty() && it.chars().all(|c| c.is_ascii_digit() || c == '.');
+    Some(text.trim()).filter(is_version).map(str::to_owned)
 }
 
 fn postmaster_status(pgdata: &Folder) -> Option<String> {

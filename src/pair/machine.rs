@@ -7,7 +7,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -19,6 +19,7 @@ use super::pulse::Pulse;
 use super::session::{Ask, Session};
 use crate::runtime::process::Outcome;
 use crate::runtime::threads;
+use crate::runtime::time::unix_time;
 
 /// Longest for a server that is asked to stop: two minutes, as the containers
 /// have before Docker kills them.
@@ -157,8 +158,7 @@ impl Machine for ThisMachine {
     }
 
     fn unix_time(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| since.as_secs())
+        unix_time()
     }
 
     fn sleep(&self, time: Duration) {

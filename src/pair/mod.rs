@@ -4,6 +4,7 @@
 //! - [`files`] says who is primary, and holds the fence; [`docker`] runs the
 //!   containers, [`local_client`] asks the servers; [`host`] is all of it at hand.
 //! - [`machine`] is the seam under all of it: the real one, or a test's model.
+//! - [`state_file`] reads the pair's own small files.
 //! - [`socket`] is the only way to a server, as a container may write where it lies.
 //! - [`transition`] is the one way in which a primary moves; [`switchover`] and
 //!   [`failover`] decide whether it may, [`rejoin`] brings the other node back.
@@ -11,6 +12,7 @@
 //! - [`failure_detector`] decides whether a primary that is silent is replaced;
 //!   [`witnesses`] says what is known, by [`session`], [`pulse`] and
 //!   [`process_table`].
+//! - [`inspect`] says what is known of all that, and changes nothing.
 
 pub mod docker;
 pub mod error;
@@ -20,6 +22,7 @@ pub mod fault_point;
 pub mod files;
 pub mod guard;
 pub mod host;
+pub mod inspect;
 pub mod layout;
 pub mod local_client;
 pub mod machine;
@@ -28,6 +31,7 @@ pub mod pulse;
 pub mod rejoin;
 pub mod session;
 pub mod socket;
+pub mod state_file;
 pub mod switchover;
 pub mod sync;
 pub mod transition;

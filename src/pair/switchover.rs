@@ -7,6 +7,7 @@ use super::error::{Error, Why, refused};
 use super::files::Disks;
 use super::host::{MAX_START, Pair};
 use super::layout::Node;
+use super::sync;
 use super::transition::checks;
 use super::transition::journal::{self, Held, Kind, Move, Step};
 use super::transition::{self, Moved};
@@ -204,6 +205,7 @@ fn has_caught_up(pair: &Pair, from: Node) -> Result<(), Error> {
 ///
 /// Says why, and what to do.
 pub fn can_be_promoted(pair: &Pair, to: Node) -> Result<(), Error> {
+    sync::is_readable(&pair.layout)?;
     let sql = "SELECT pg_is_in_recovery(), \
                CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
                current_setting('recovery_min_apply_delay')";

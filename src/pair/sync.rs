@@ -1,13 +1,12 @@
 //! Synchronous replication kept honest: which mode is wanted, whether it is in
 //! force, and the one file that proves it after the primary is dead.
 
-use std::fs;
-use std::io::ErrorKind;
-
-use super::error::{Error, Why, failed};
+use super::error::{Error, Why, failed, refused};
 use super::files;
 use super::host::{MAX_SQL, Pair};
 use super::layout::{Layout, Node};
+use super::state_file::{self, Format};
+use crate::runtime::document::{Object, word};
 use crate::runtime::text::value_of;
 
 /// Where it is written down, in the pair's folder.
@@ -58,24 +57,59 @@ pub struct Promise {
 ///
 /// Fails if the file cannot be read.
 pub fn read(layout: &Layout) -> Result<Option<Promise>, Error> {
-    let path = layout.file(FILE);
-    let odd = |error: String| failed(Why::FileUnusable, format!("{}: {error}", path.display()));
-    match fs::read_to_string(&path) {
-        Ok(text) => parse(&text)
-            .map(Some)
-            .ok_or_else(|| odd("garbled".to_owned())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(odd(error.to_string())),
-    }
+    let read = state_file::read(&layout.file(FILE), &FORMAT);
+    read.map_err(|text| failed(Why::FileUnusable, text))
 }
 
-fn parse(line: &str) -> Option<Promise> {
-    let mode = value_of(line, "mode")?;
-    Some(Promise {
-        mode: Mode::ALL.into_iter().find(|it| it.word() == mode)?,
-        primary: Node::named(value_of(line, "primary")?)?,
-        in_force: value_of(line, "in_force")?.parse().ok()?,
-    })
+/// Sees that what is promised can be read, before anything rests on it.
+///
+/// # Errors
+///
+/// Refuses if the file cannot be read.
+pub fn is_readable(layout: &Layout) -> Result<(), Error> {
+    let read = read(layout).map(drop);
+    read.map_err(|error| refused(error.why(), error.detail()))
+}
+
+/// How the file is read.
+const FORMAT: Format<Promise> = Format {
+    json: |value| {
+        let in_force = value.get("in_force")?.as_bool()?;
+        Promise::of(word(value, "mode")?, word(value, "primary")?, in_force)
+    },
+    older: |line| {
+        let in_force = value_of(line, "in_force")?.parse().ok()?;
+        Promise::of(
+            value_of(line, "mode")?,
+            value_of(line, "primary")?,
+            in_force,
+        )
+    },
+    cure: "remove it, after which nothing is promised until the guard promises it anew, and see \
+        that synchronous_standby_names is what you want",
+};
+
+impl Promise {
+    /// Writes what the file says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.text("mode", Some(self.mode.word()));
+        object.text("primary", Some(self.primary.name()));
+        object.yes("in_force", self.in_force);
+    }
+
+    fn text(&self) -> String {
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        object.line()
+    }
+
+    fn of(mode: &str, primary: &str, in_force: bool) -> Option<Promise> {
+        Some(Promise {
+            mode: Mode::ALL.into_iter().find(|it| it.word() == mode)?,
+            primary: Node::named(primary)?,
+            in_force,
+        })
+    }
 }
 
 /// Writes down what is promised, for good.
@@ -85,12 +119,7 @@ fn parse(line: &str) -> Option<Promise> {
 /// Fails if the disk does not take it.
 pub fn write(layout: &Layout, promise: &Promise) -> Result<(), Error> {
     let path = layout.file(FILE);
-    let text = format!(
-        "mode={} primary={} in_force={}\n",
-        promise.mode.word(),
-        promise.primary,
-        promise.in_force
-    );
+    let text = promise.text();
     files::replace(&path, text.as_bytes(), 0o600).map_err(|error| {
         failed(
             Why::FileUnusable,
@@ -174,6 +203,8 @@ pub fn set_names(pair: &Pair, node: Node, wait: bool) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -206,7 +237,22 @@ mod tests {
         assert!(!proves(&layout, Node::A), "somebody has taken it back");
         fs::write(&conf, set).expect("writes");
         assert!(proves(&layout, Node::A));
-        fs::write(layout.file(FILE), "mode=sync primary=a in_fo").expect("writes");
-        assert!(!proves(&layout, Node::A), "half a promise is none");
+        fs::write(layout.file(FILE), "mode=sync primary=a in_force=true\n").expect("writes");
+        assert!(proves(&layout, Node::A), "by the version before");
+        let whole = promise.text();
+        let own = [
+            (&whole[..whole.len() / 2], "it is garbled"),
+            ("mode=sync primary=a in_fo", "it is garbled"),
+            ("{\"version\":1,\"mode\":\"sync\"}", "remove it"),
+        ];
+        for (text, words) in state_file::UNREADABLE.into_iter().chain(own) {
+            fs::write(layout.file(FILE), text).expect("writes");
+            assert!(!proves(&layout, Node::A), "half a promise is none");
+            let said = is_readable(&layout).expect_err(text).to_string();
+            assert!(
+                said.contains("/sync cannot be read (") && said.contains(words),
+                "{said}"
+            );
+        }
     }
 }

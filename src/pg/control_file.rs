@@ -28,6 +28,18 @@ pub enum Ended {
     Otherwise,
 }
 
+impl Ended {
+    /// Returns a word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Ended::ShutDown => "shut_down",
+            Ended::ShutDownInRecovery => "shut_down_in_recovery",
+            Ended::InProduction => "in_production",
+            Ended::Otherwise => "otherwise",
+        }
+    }
+}
+
 /// The facts of a control file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control {

@@ -6,10 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
+use crate::runtime::document::{self, Content, Object, word};
 use crate::runtime::text::value_of;
 
 /// Where it lies: in the folder that the probe's container has.
-const FILE: &str = "probe/guard";
+pub const FILE: &str = "probe/guard";
 
 /// A guard writes at least once a second; one that has not for this long is
 /// gone, or cannot do its work.
@@ -149,7 +152,9 @@ impl Report {
         self.at_ms = now_ms();
         // Not for good: what is lost with the host is of no interest after it.
         let beside = folder.join("guard.new");
-        fs::write(&beside, self.text())?;
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        fs::write(&beside, object.line())?;
         // The probe is another user; there is nothing secret in it.
         fs::set_permissions(&beside, Permissions::from_mode(0o644))?;
         fs::rename(&beside, &path)
@@ -167,33 +172,50 @@ impl Report {
         };
         let mut text = Vec::new();
         file.take(MAX_BYTES).read_to_end(&mut text)?;
-        let report = Report::parse(&String::from_utf8_lossy(&text));
-        report
-            .map(Some)
-            .ok_or_else(|| io::Error::other("this is no report of a guard"))
+        let text = String::from_utf8_lossy(&text);
+        let report = document::parse(&text).map(|content| match content {
+            Content::Json(value) => Report::of(&value),
+            Content::Older(_) => Report::older(&text),
+        });
+        match report {
+            Ok(Some(report)) => Ok(Some(report)),
+            Ok(None) => Err(io::Error::other("this is no report of a guard")),
+            Err(error) => Err(io::Error::other(format!(
+                "this is no report of a guard: {error}"
+            ))),
+        }
     }
 
-    /// A line of `key=value`, and what there is to tell a person below it.
-    fn text(&self) -> String {
-        let mut text = format!(
-            "at_ms={} state={} mode={} synchronous={} failovers={}",
-            self.at_ms, self.state, self.mode, self.synchronous, self.failovers
-        );
-        if let Some(until) = self.paused_until {
-            text.push_str(&format!(" paused_until={until}"));
-        }
-        if let Some(reason) = self.reason {
-            text.push_str(&format!(" reason={}", reason.word()));
-        }
-        if let Some(word) = &self.blocked {
-            text.push_str(&format!(" blocked={word}"));
-        }
-        text.push('\n');
-        text.push_str(self.detail.as_deref().unwrap_or_default());
-        text
+    /// Writes what the file says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.number("at_ms", Some(self.at_ms));
+        object.text("state", Some(&self.state));
+        object.text("detail", self.detail.as_deref());
+        object.text("reason", self.reason.map(WaitReason::word));
+        object.text("blocked", self.blocked.as_deref());
+        object.text("mode", Some(&self.mode));
+        object.yes("synchronous", self.synchronous);
+        object.number("paused_until", self.paused_until);
+        object.number("failovers", self.failovers.try_into().ok());
     }
 
-    fn parse(text: &str) -> Option<Report> {
+    fn of(value: &Value) -> Option<Report> {
+        Some(Report {
+            at_ms: value.get("at_ms")?.as_u64()?,
+            state: word(value, "state")?.to_owned(),
+            detail: word(value, "detail").map(str::to_owned),
+            reason: word(value, "reason").and_then(WaitReason::named),
+            blocked: word(value, "blocked").filter(is_word).map(str::to_owned),
+            mode: word(value, "mode")?.to_owned(),
+            synchronous: value.get("synchronous")?.as_bool()?,
+            paused_until: value.get("paused_until").and_then(Value::as_u64),
+            failovers: value.get("failovers")?.as_u64()?.try_into().ok()?,
+        })
+    }
+
+    /// Reads what was written before there were versions: a line of `key=value`, and what
+    /// there is to tell a person below it.
+    fn older(text: &str) -> Option<Report> {
         let (line, detail) = text.split_once('\n')?;
         Some(Report {
             at_ms: value_of(line, "at_ms")?.parse().ok()?,
@@ -259,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn report_of_the_version_before_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("guard");
+        let line = "at_ms=5 state=blocked mode=sync synchronous=true failovers=2 paused_until=7";
+        fs::write(&path, format!("{line} blocked=would_lose\nb lacks much")).expect("writes");
+        let report = Report::read(&path).expect("reads").expect("is there");
+        assert_eq!((report.at_ms, report.failovers), (5, 2));
+        assert_eq!(report.blocked.as_deref(), Some("would_lose"));
+        assert_eq!(report.detail.as_deref(), Some("b lacks much"));
+        assert_eq!((report.synchronous, report.paused_until), (true, Some(7)));
+    }
+
+    #[test]
     fn what_is_no_report_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("guard");
@@ -268,6 +303,8 @@ mod tests {
             "at_ms=-1 state=paused mode= failovers=0\n",
             "at_ms=1",
             "\u{0}",
+            "{\"version\":1,\"at_ms\":1,\"state\":\"paused\"}",
+            "{\"version\":2}",
         ] {
             fs::write(&path, text).expect("writes");
             assert!(Report::read(&path).is_err(), "{text:?}");

@@ -95,7 +95,8 @@ fn argument(command: &Usage) -> &'static str {
         Argument::None => "'*: :'",
         Argument::Url => "'1:URL:_urls'",
         Argument::Node => "'1:NODE:(a b)'",
-        Argument::Duration => "'1:DURATION (900ms, 1.5s, 2m, 1h):'",
+        Argument::Pause => "'1:DURATION (900ms, 1.5s, 2m, 1h):' '2:UNTIL (seconds since 1970):'",
+        Argument::Until => "'1:UNTIL (seconds since 1970):'",
     }
 }
 

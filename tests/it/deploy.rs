@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::deployment::{self, Deployment};
 use crate::support::docker::{self, Container, docker};
@@ -46,6 +46,7 @@ fn pair_comes_up_from_nothing_stays_whole_and_goes_without_a_trace() {
     assert!(pair.site(&["--check"]).changed() > 0, "it foresees nothing");
     nothing_was_made(&pair);
     it_comes_up_from_nothing(&pair);
+    inspect_says_what_is_there(&pair);
     containers_hold_no_more_than_they_need(&pair);
     stopped_primary_turns_the_next_answer_503(&pair);
     paused_primary_delays_no_answer(&pair);
@@ -102,6 +103,40 @@ fn it_comes_up_from_nothing(pair: &Deployment) {
     }
     pair.sql("a", "CREATE TABLE rows (made_by text)");
     pair.sql("a", "INSERT INTO rows VALUES ('a')");
+}
+
+fn inspect_says_what_is_there(pair: &Deployment) {
+    let there = pair.ends(&["inspect", "--sizes"], 0);
+    assert_eq!(there["primary"], "a", "{there}");
+    for key in ["refusal", "lock", "unfinished", "promise"] {
+        assert!(there[key].is_null(), "{key}: {there}");
+    }
+    assert_eq!(there["unreadable"], json!([]), "{there}");
+    assert_eq!(there["guard"]["state"], "absent", "{there}");
+    let application = json!({ "database": "app", "role": "app" });
+    assert_eq!(there["application"], application, "{there}");
+    let nodes = &there["nodes"];
+    for (node, role, fenced, streams) in [
+        ("a", "primary", false, "no"),
+        ("b", "standby", true, "streaming"),
+    ] {
+        let about = &nodes[node];
+        assert_eq!(about["fenced"], fenced, "{about}");
+        assert_eq!(about["on_disk"], role, "{about}");
+        assert_eq!(about["container"]["state"], "running", "{about}");
+        assert_eq!(about["server"]["is"], role, "{about}");
+        assert_eq!(about["streams"], streams, "{about}");
+        assert_eq!(about["timeline"], 1, "{about}");
+        assert_eq!(about["system"], nodes["a"]["system"], "{about}");
+        assert!(about["used_bytes"].as_u64() > Some(1 << 20), "{about}");
+    }
+    assert_eq!(
+        nodes["a"]["server"]["slots"],
+        json!([nodes["b"]["slot"]]),
+        "{there}"
+    );
+    let table = pair.does(&["inspect"]);
+    assert!(table.contains("primary on disk: a\nNODE  DISK "), "{table}");
 }
 
 fn containers_hold_no_more_than_they_need(pair: &Deployment) {
@@ -641,11 +676,21 @@ fn damage_is_refused_and_nothing_is_touched(pair: &Deployment) {
     let (a_signal, b_signal) = (a.join("standby.signal"), b.join("standby.signal"));
 
     make_standby(&b);
-    refuses(pair, &["no primary on disk", "standby.signal in a and b"]);
+    refuses(
+        pair,
+        &["no primary on disk", "standby.signal in every node"],
+    );
     fs::remove_file(&b_signal).expect("made above");
 
     fs::remove_file(&a_signal).expect("a is the standby");
-    refuses(pair, &["Both nodes are primaries on disk"]);
+    refuses(pair, &["both nodes are primaries on disk"]);
+    let there = pair.ends(&["inspect"], 0);
+    assert_eq!(there["refusal"]["reason"], "two_primaries", "{there}");
+    assert_eq!(there["nodes"]["a"]["server"]["is"], "down", "{there}");
+    assert_eq!(
+        there["nodes"]["a"]["container"]["state"], "exited",
+        "{there}"
+    );
     make_standby(&a);
 
     let control = a.join("global/pg_control");

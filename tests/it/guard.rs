@@ -208,7 +208,17 @@ fn standby_that_is_gone_stops_no_commit_for_long(
 }
 
 fn paused_guard_replaces_nobody(pair: &Deployment, guard: &Guard<'_>, primary: &str) {
-    pair.does(&["guard", "pause", "1h"]);
+    let paused = pair.ends(&["guard", "pause", "1h", "--wait"], 0);
+    assert_eq!(paused["outcome"], "done", "{paused}");
+    let there = pair.ends(&["inspect"], 0);
+    assert_eq!(there["guard"]["state"], "paused", "{there}");
+    assert_eq!(there["guard"]["paused_until"], paused["paused_until"]);
+    assert_eq!(there["promise"]["mode"], "sync", "{there}");
+    let left = pair.ends(&["guard", "pause", "1m", "--unless-paused"], 0);
+    assert_eq!(left["outcome"], "nothing", "a person paused it: {left}");
+    assert_eq!(left["paused_until"], paused["paused_until"]);
+    let other_end = pair.ends(&["guard", "resume", "1"], 0);
+    assert_eq!(other_end["outcome"], "nothing", "{other_end}");
     guard.says("state", "paused");
     everybody_is_told(pair);
     pair.each("kill", &[primary]);

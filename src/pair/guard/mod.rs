@@ -2,10 +2,12 @@
 //! as `pgpair failover` and only without loss, brings the old one back, and
 //! keeps synchronous replication as it was asked for.
 
-mod state;
+pub mod pause;
+pub mod state;
 mod sync_controller;
 
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,46 +57,6 @@ pub struct Options {
     pub hook: Option<PathBuf>,
 }
 
-/// Pauses the guard for this long.
-///
-/// # Errors
-///
-/// Refuses a folder that is not the pair's.
-pub fn pause(pair: &Pair, length: Duration) -> Result<(), Error> {
-    files::is_the_pairs(&pair.layout)?;
-    state::pause(
-        &pair.layout,
-        pair.machine.unix_time() + length.as_secs().max(1),
-    )
-    .map_err(|error| {
-        refused(
-            Why::FileUnusable,
-            format!("the pause cannot be written: {error}"),
-        )
-    })?;
-    pair.say(&format!(
-        "the guard replaces no primary for {length:?}: pgpair guard resume ends that"
-    ));
-    Ok(())
-}
-
-/// Ends a pause.
-///
-/// # Errors
-///
-/// Refuses a folder that is not the pair's.
-pub fn resume(pair: &Pair) -> Result<(), Error> {
-    files::is_the_pairs(&pair.layout)?;
-    state::resume(&pair.layout).map_err(|error| {
-        refused(
-            Why::FileUnusable,
-            format!("the pause cannot be removed: {error}"),
-        )
-    })?;
-    pair.say("the guard is on watch");
-    Ok(())
-}
-
 /// Guards a pair until it is told to stop.
 ///
 /// # Errors
@@ -102,15 +64,20 @@ pub fn resume(pair: &Pair) -> Result<(), Error> {
 /// Refuses while another guard is there, and a folder that is not the pair's.
 pub fn guard(pair: &Pair, options: Options) -> Result<(), Error> {
     files::is_the_pairs(&pair.layout)?;
-    let path = pair.layout.file("guard.lock");
+    let path = pair.layout.file(state::LOCK);
     let mut open = OpenOptions::new();
     let open = open.write(true).create(true).truncate(false).mode(0o600);
-    let alone = open
+    let mut alone = open
         .open(&path)
         .map_err(|error| refused(Why::FileUnusable, format!("{}: {error}", path.display())))?;
     if flock(&alone, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(refused(Why::Busy, "another guard is at work on this pair"));
     }
+    // What cannot be written is no reason to guard nothing.
+    let text = state::lock_text();
+    let _ = alone
+        .set_len(0)
+        .and_then(|()| alone.write_all(text.as_bytes()));
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     ctrlc::set_handler(move || told.store(true, Ordering::Relaxed)).map_err(|error| {
@@ -141,6 +108,8 @@ struct Guard<'a> {
     pair: &'a Pair,
     options: Options,
     memory: GuardState,
+    /// What it remembered before it was started was read.
+    has_memory: bool,
     started: Instant,
     /// Who was the primary at the last look, and how it does.
     primary: Option<Watched>,
@@ -170,7 +139,8 @@ struct Watched {
 impl<'a> Guard<'a> {
     fn new(pair: &'a Pair, options: Options) -> Guard<'a> {
         Guard {
-            memory: GuardState::read(&pair.layout),
+            memory: GuardState::default(),
+            has_memory: false,
             pair,
             options,
             started: pair.now(),
@@ -184,14 +154,30 @@ impl<'a> Guard<'a> {
 
     /// Looks once and does what has to be done.
     fn tick(&mut self) {
-        let until = state::paused_until(&self.pair.layout, self.pair.machine.unix_time());
-        self.told_of_pause(until);
-        match self.act(until.is_some()) {
+        let read = state::paused_until(&self.pair.layout, self.pair.machine.unix_time());
+        let until = *read.as_ref().unwrap_or(&None);
+        // Whoever wrote a pause that cannot be read wanted one.
+        let paused = read.is_err() || until.is_some();
+        self.told_of_pause(paused);
+        let remembers = self.remembers();
+        let acted = self.act(paused);
+        // What the pair lacks is told first.
+        match acted.and_then(|tick| read.and(remembers).map(|()| tick)) {
             Ok(Tick::Idle) => self.told_of_trouble(None),
             Ok(Tick::Waiting) => {}
             Err(trouble) => self.told_of_trouble(Some(trouble)),
         }
         self.report(until);
+    }
+
+    /// Has what was remembered before the guard was started. Without it nobody knows how
+    /// many primaries were replaced, and so none is.
+    fn remembers(&mut self) -> Result<(), Error> {
+        if !self.has_memory {
+            self.memory.add(GuardState::read(&self.pair.layout)?);
+            self.has_memory = true;
+        }
+        Ok(())
     }
 
     fn act(&mut self, paused: bool) -> Result<Tick, Error> {
@@ -306,6 +292,7 @@ impl<'a> Guard<'a> {
     /// Replaces a primary that was silent for long enough.
     fn replace(&mut self, from: Node) -> Result<Tick, Error> {
         self.not_before = Some(self.pair.now() + RETRY_AFTER);
+        self.remembers()?;
         let recent = self.memory.recent(self.pair.machine.unix_time());
         if recent >= self.options.max_failovers {
             return Err(refused(
@@ -380,13 +367,16 @@ impl<'a> Guard<'a> {
     }
 
     fn remember(&mut self) {
+        if !self.has_memory {
+            // What cannot be read is not written over.
+            return;
+        }
         if let Err(error) = self.memory.write(&self.pair.layout) {
             log::error!("guard state=forgetful cause={:?}", error.to_string());
         }
     }
 
-    fn told_of_pause(&mut self, until: Option<u64>) {
-        let paused = until.is_some();
+    fn told_of_pause(&mut self, paused: bool) {
         if paused != std::mem::replace(&mut self.paused, paused) {
             self.event(if paused { "paused" } else { "resumed" }, &[]);
         }

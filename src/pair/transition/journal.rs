@@ -2,9 +2,8 @@
 //! in the pair's folder. Who is primary is never read from here, only from the
 //! disks.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
@@ -14,7 +13,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::pair::error::{Error, Why, failed, refused};
 use crate::pair::layout::{Layout, Node};
+use crate::pair::state_file::{self, Format};
 use crate::pair::{fault_point, files};
+use crate::runtime::document::{Object, word};
+use crate::runtime::lock_holder;
 use crate::runtime::text::value_of;
 
 /// Who is at work, for the message to who comes second.
@@ -90,26 +92,41 @@ pub struct Move {
     pub ran: bool,
 }
 
-impl fmt::Display for Move {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "kind={} from={} to={} step={} accept_loss={} ran={}",
-            self.kind.word(),
-            self.from,
-            self.to,
-            self.step.word(),
-            self.accept_loss,
-            self.ran
-        )
-    }
-}
+/// How the journal is read.
+const FORMAT: Format<Move> = Format {
+    json: |value| {
+        let yes = |key| value.get(key)?.as_bool();
+        Move::of(|key| word(value, key), yes)
+    },
+    older: |line| {
+        let yes = |key| value_of(line, key)?.parse().ok();
+        Move::of(|key| value_of(line, key), yes)
+    },
+    cure: "remove it if no pgpair is at work",
+};
 
 impl Move {
-    /// Reads what [`fmt::Display`] writes.
-    fn parse(line: &str) -> Option<Move> {
-        let word = |key| value_of(line, key);
-        let yes = |key| word(key)?.parse().ok();
+    /// Writes what the journal says of it.
+    pub fn fields(&self, object: &mut Object) {
+        object.text("kind", Some(self.kind.word()));
+        object.text("from", Some(self.from.name()));
+        object.text("to", Some(self.to.name()));
+        object.text("step", Some(self.step.word()));
+        object.yes("accept_loss", self.accept_loss);
+        object.yes("ran", self.ran);
+    }
+
+    fn text(&self) -> String {
+        let mut object = Object::versioned();
+        self.fields(&mut object);
+        object.line()
+    }
+
+    /// Makes one of what the journal says, by its keys.
+    fn of<'a>(
+        word: impl Fn(&'static str) -> Option<&'a str>,
+        yes: impl Fn(&'static str) -> Option<bool>,
+    ) -> Option<Move> {
         let (kind, step) = (word("kind")?, word("step")?);
         Some(Move {
             kind: Kind::ALL.into_iter().find(|it| it.word() == kind)?,
@@ -200,7 +217,8 @@ impl Held {
     /// Refuses if the disk does not take it.
     pub fn record(&self, step: &Move) -> Result<(), Error> {
         let path = self.layout.file(JOURNAL);
-        files::replace(&path, step.to_string().as_bytes(), 0o600).map_err(|error| {
+        let text = step.text();
+        files::replace(&path, text.as_bytes(), 0o600).map_err(|error| {
             refused(
                 Why::FileUnusable,
                 format!("cannot write {}: {error}", path.display()),
@@ -234,21 +252,16 @@ impl Held {
 ///
 /// Refuses a journal that cannot be read.
 pub fn read(layout: &Layout) -> Result<Option<Move>, Error> {
-    let path = layout.file(JOURNAL);
-    let odd = |error: &dyn std::fmt::Display| {
-        refused(
-            Why::JournalUnreadable,
-            format!(
-                "{} cannot be read ({error}): remove it if no pgpair is at work",
-                path.display()
-            ),
-        )
-    };
-    match fs::read_to_string(&path) {
-        Ok(text) => Move::parse(&text).map(Some).ok_or_else(|| odd(&"garbled")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(odd(&error)),
-    }
+    let read = state_file::read(&layout.file(JOURNAL), &FORMAT);
+    read.map_err(|text| refused(Why::JournalUnreadable, text))
+}
+
+/// Returns the command that is at work on the pair, with its process; nothing if none is.
+pub fn holder(layout: &Layout) -> Option<String> {
+    let path = layout.file(LOCK);
+    lock_holder::holder_of(&path)?;
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    Some(text.trim().to_owned())
 }
 
 /// Says whether the process that wrote this is there.
@@ -283,9 +296,11 @@ mod tests {
         let (_folder, layout) = pair();
         let held = Held::take(&layout, "switchover").expect("nobody has it");
         let trouble = Held::take(&layout, "failover").expect_err("it is held");
+        assert!(holder(&layout).is_some_and(|it| it.starts_with("switchover (pid ")));
         let words = format!("switchover (pid {}) is at work", std::process::id());
         assert!(trouble.to_string().contains(&words), "{trouble}");
         drop(held);
+        assert_eq!(holder(&layout), None, "it was given back");
         Held::take(&layout, "failover").expect("it was given back");
     }
 
@@ -323,14 +338,34 @@ mod tests {
     #[test]
     fn a_journal_that_cannot_be_read_is_refused() {
         let (_folder, layout) = pair();
-        for half in [
-            "",
-            "kind=switch",
-            "kind=switchover from=a to=a step=stopping accept_loss=false ran=true",
-        ] {
-            fs::write(layout.file(JOURNAL), half).expect("writes");
-            let trouble = read(&layout).expect_err("half of it");
-            assert!(trouble.to_string().contains("journal"), "{trouble}");
+        let path = layout.file(JOURNAL);
+        let whole = BEGUN.text();
+        let half = &whole[..whole.len() / 2];
+        let own = [
+            (half, "it is garbled"),
+            ("{\"version\":1,\"kind\":\"switchover\"}", "it is garbled"),
+            ("kind=switch", "it is garbled"),
+            (
+                "kind=switchover from=a to=a step=stopping accept_loss=false ran=true",
+                "remove it if no pgpair is at work",
+            ),
+        ];
+        for (text, words) in state_file::UNREADABLE.into_iter().chain(own) {
+            fs::write(&path, text).expect("writes");
+            let trouble = read(&layout).expect_err(text);
+            assert_eq!(trouble.why(), Why::JournalUnreadable);
+            let said = trouble.to_string();
+            let named = said.contains(&path.display().to_string()) && said.contains(words);
+            assert!(named, "{text:?}: {said}");
+            assert_eq!(fs::read_to_string(&path).expect("it stays"), text);
         }
+    }
+
+    #[test]
+    fn journal_of_the_version_before_is_read() {
+        let (_folder, layout) = pair();
+        let line = "kind=switchover from=a to=b step=stopping accept_loss=false ran=true\n";
+        fs::write(layout.file(JOURNAL), line).expect("writes");
+        assert_eq!(read(&layout), Ok(Some(BEGUN)));
     }
 }

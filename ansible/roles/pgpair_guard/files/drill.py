@@ -24,7 +24,7 @@ SCHEMA = "pgpair_drill"
 MARK = "made by drill.yml, which drops it again"
 
 # Of a guard that says nothing.
-UNKNOWN = {"state": "unknown", "mode": "async", "synchronous": "false", "failovers": "0"}
+UNKNOWN = {"state": "unknown", "mode": "async", "synchronous": False, "failovers": 0, "detail": None}
 
 # Between two commits, and between two looks.
 PAUSE = 0.01
@@ -108,11 +108,10 @@ def guard():
         pass
     try:
         with open(f"{ROOT}/probe/guard", encoding="utf-8") as report:
-            line, _, detail = report.read().partition("\n")
-    except OSError:
-        line = detail = ""
-    said = UNKNOWN | dict(word.partition("=")[::2] for word in line.split())
-    return said | {"detail": detail, "synchronous": said["synchronous"] == "true", "failovers": int(said["failovers"])}
+            said = UNKNOWN | json.load(report)
+    except (OSError, ValueError):
+        said = UNKNOWN
+    return said | {"detail": said["detail"] or ""}
 
 
 class Writer(threading.Thread):
