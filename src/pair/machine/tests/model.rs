@@ -42,6 +42,10 @@ const LATE: Duration = Duration::from_millis(300);
 /// No trial takes longer.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
 
+/// What a network that is cut takes to be whole again: longer than any wait for the
+/// standby's last records.
+const CUT_OFF: Duration = Duration::from_secs(8);
+
 /// A client commits this often, and so often at all.
 const COMMIT_EVERY: Duration = Duration::from_millis(40);
 const MAX_COMMITS: u64 = 60;
@@ -64,18 +68,21 @@ pub enum Fault {
     KilledAfter,
     /// The engine is away from then on, for so long; as [`Fault::Fails`] elsewhere.
     EngineAway,
+    /// The nodes do not reach one another from then on, for so long.
+    CutOff,
     /// Somebody restarts the old primary's container from outside right then.
     StartedByOther,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 7] = [
+    pub const ALL: [Fault; 8] = [
         Fault::Fails,
         Fault::FailsDone,
         Fault::Late,
         Fault::KilledBefore,
         Fault::KilledAfter,
         Fault::EngineAway,
+        Fault::CutOff,
         Fault::StartedByOther,
     ];
 }
@@ -234,8 +241,8 @@ struct World {
     commit_at: Duration,
     /// What befalls a node, and when.
     blow: Option<(Duration, Node, Blow)>,
-    /// The nodes do not reach one another.
-    cut: bool,
+    /// The nodes do not reach one another until then.
+    cut_until: Duration,
     engine_away_until: Duration,
     /// All calls that were ever made.
     made: u64,
@@ -303,7 +310,7 @@ impl Model {
                 acknowledged: Vec::new(),
                 commit_at: Duration::ZERO,
                 blow: None,
-                cut: false,
+                cut_until: Duration::ZERO,
                 engine_away_until: Duration::ZERO,
                 made: 0,
                 calls: 0,
@@ -377,9 +384,10 @@ impl Model {
         world.calls
     }
 
-    /// Has the nodes not reach one another, or reach one another again.
-    pub fn cut(&self, cut: bool) {
-        lock(&self.world).cut = cut;
+    /// Has the nodes not reach one another for so long.
+    pub fn cut(&self, time: Duration) {
+        let mut world = lock(&self.world);
+        world.cut_until = world.now + time;
     }
 
     /// Ends a node's server at once, and has Docker leave it so.
@@ -513,6 +521,10 @@ impl Model {
             Some(Fault::KilledAfter) => Plan::KilledAfter,
             Some(Fault::EngineAway) => {
                 world.engine_away_until = world.now + Duration::from_secs(4);
+                Plan::Go
+            }
+            Some(Fault::CutOff) => {
+                world.cut_until = world.now + CUT_OFF;
                 Plan::Go
             }
             Some(Fault::StartedByOther) => {
@@ -810,7 +822,8 @@ impl World {
             settled && it.restart_at.is_none() && it.stops.is_empty() && it.promotes_at.is_none()
         };
         let commits = self.commits < self.commits_until;
-        !commits && self.blow.is_none() && self.nodes.iter().all(quiet)
+        let cut = self.now < self.cut_until;
+        !commits && !cut && self.blow.is_none() && self.nodes.iter().all(quiet)
     }
 
     /// Says whether a node is a primary that takes writes.
@@ -837,7 +850,7 @@ impl World {
         };
         let is_standby = it.server.as_ref().is_some_and(|it| !it.primary);
         let follows = sends && receives && is_standby && connected(it) && connected(source);
-        follows && !self.cut && source.slot && it.log.is_prefix_of(&source.log)
+        follows && self.now >= self.cut_until && source.slot && it.log.is_prefix_of(&source.log)
     }
 }
 
