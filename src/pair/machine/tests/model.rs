@@ -47,8 +47,8 @@ const LONGEST: Duration = Duration::from_secs(4 * 3600);
 const CUT_OFF: Duration = Duration::from_secs(8);
 
 /// A client commits this often, and so often at all.
-const COMMIT_EVERY: Duration = Duration::from_millis(40);
-const MAX_COMMITS: u64 = 60;
+const COMMIT_EVERY: Duration = Duration::from_millis(5);
+const MAX_COMMITS: u64 = 300;
 
 /// Process ids: so many for each server that ever ran.
 const PIDS: u32 = 10;
