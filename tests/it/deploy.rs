@@ -893,6 +893,16 @@ fn missing_binary_is_refused_with_how_to_build_it() {
     assert!(!pair.root.exists());
 }
 
+/// Where the binary is by default depends on the host, of which a teardown knows nothing.
+#[test]
+fn teardown_finds_the_binary_of_the_hosts_architecture() {
+    let pair = Deployment::new("by-arch");
+    let binary = "pgpair_probe_binary=/nonexistent/{{ ansible_facts.architecture }}/pgpair";
+    let play = pair.teardown(&["-e", "confirm=yes", "-e", binary]);
+    play.changed_nothing();
+    nothing_was_made(&pair);
+}
+
 #[test]
 #[should_panic(expected = "PGPAIR_TEST_NOTHING is not set: `make test` sets it up")]
 fn setting_that_is_missing_fails_the_tests() {
