@@ -237,8 +237,15 @@ pub const INSPECT: Usage = Usage {
     switches: &[&JSON, &SIZES],
     settings: &[&PAIR_SETTINGS, &[&LOG]],
     meaning: "Say what is known of the pair on this host, from its disks, Docker and its servers. \
-              It changes nothing, and takes 5 s at most.",
-    exit_codes: OF_A_PAIR,
+              It changes nothing, and without `--sizes` takes 5 s at most.",
+    exit_codes: &[
+        (exit::OK, "told what is known, be the pair well or not"),
+        (exit::USAGE, "bad usage"),
+        (
+            exit::REFUSED,
+            "refused: the pair's folder can be read by root only",
+        ),
+    ],
 };
 
 /// The parts of the list of settings: whose they are.

@@ -1,6 +1,7 @@
 //! Every command with every call failing once, with the program ended before and
-//! after every call, and with the engine, the network or another hand in between: never two nodes that may write, nothing acknowledged
-//! lost, and whoever runs it again has a whole pair in the end.
+//! after every call, and with the engine, the network or another hand in between:
+//! never two nodes that may write, nothing acknowledged lost, and whoever runs it
+//! again has a whole pair in the end.
 
 mod model;
 
